@@ -1,0 +1,52 @@
+// Package index remembers which results exist, when each was last used and
+// which was built on which. [Open] keeps it in ocurrent/obuilder's SQLite
+// file, [Memory] in memory.
+//
+//	ix, err := index.Open(ctx, "/Volumes/obuilder/state/db/db.sqlite")
+//	err = ix.Add(ctx, index.Result{ID: id, Parent: base, Created: now, Used: now})
+package index
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// ErrNotFound is returned for an id that the index does not have.
+var ErrNotFound = errors.New("not in the index")
+
+// A Result is a row of the index. Times are kept to the second, in UTC.
+type Result struct {
+	ID       string
+	Parent   string // "" for a base
+	Created  time.Time
+	Used     time.Time
+	Children int // rc: how many results have this one as their parent
+}
+
+// An Index is a set of results. Every method is one transaction and may be
+// called concurrently.
+type Index interface {
+	// Add inserts a result with no children, or replaces the row of the same
+	// id keeping the count of its children, and counts it with its parent. A
+	// parent that is not there is an error wrapping ErrNotFound.
+	Add(ctx context.Context, r Result) error
+	// SetUsed notes that ids, those that are there, were used at a time.
+	SetUsed(ctx context.Context, used time.Time, ids ...string) error
+	// Get finds one result; ErrNotFound, wrapped.
+	Get(ctx context.Context, id string) (Result, error)
+	// Children lists the ids built on id, sorted.
+	Children(ctx context.Context, id string) ([]string, error)
+	// Delete removes one result, which must have no children, and uncounts it
+	// with its parent; ErrNotFound, wrapped.
+	Delete(ctx context.Context, id string) error
+	// LRU lists at most limit ids without children last used before a time,
+	// oldest first, ties by id.
+	LRU(ctx context.Context, before time.Time, limit int) ([]string, error)
+	// All lists every result, oldest creation first, ties by id.
+	All(ctx context.Context) ([]Result, error)
+	// Count gives the number of results.
+	Count(ctx context.Context) (int, error)
+	// Close ends the use of the index.
+	Close() error
+}
