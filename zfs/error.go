@@ -53,7 +53,7 @@ type Error struct {
 // Error gives the command line, the exit status and what zfs printed, on one line.
 func (e *Error) Error() string {
 	var b strings.Builder
-	b.WriteString(strings.Join(e.Argv, " "))
+	b.WriteString(CommandLine(e.Argv))
 	if e.Err != nil {
 		b.WriteString(": ")
 		b.WriteString(e.Err.Error())
