@@ -1,6 +1,6 @@
 // Package index remembers which results exist, when each was last used and
 // which was built on which. [Open] keeps it in ocurrent/obuilder's SQLite
-// file, [Memory] in memory.
+// file, [Memory] in memory; package indextest holds what both must do.
 //
 //	ix, err := index.Open(ctx, "/Volumes/obuilder/state/db/db.sqlite")
 //	err = ix.Add(ctx, index.Result{ID: id, Parent: base, Created: now, Used: now})
@@ -9,11 +9,21 @@ package index
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 )
 
-// ErrNotFound is returned for an id that the index does not have.
-var ErrNotFound = errors.New("not in the index")
+// Errors that callers decide on; they come wrapped.
+var (
+	// ErrNotFound is returned for an id that the index does not have.
+	ErrNotFound = errors.New("not in the index")
+	// ErrHasChildren is returned for the deletion of a result that others were built on.
+	ErrHasChildren = errors.New("other results were built on it")
+	// ErrInvalid is returned for a result that no index can hold.
+	ErrInvalid = errors.New("invalid result")
+	// ErrClosed is returned by every method after Close.
+	ErrClosed = errors.New("the index is closed")
+)
 
 // A Result is a row of the index. Times are kept to the second, in UTC.
 type Result struct {
@@ -29,7 +39,9 @@ type Result struct {
 type Index interface {
 	// Add inserts a result with no children, or replaces the row of the same
 	// id keeping the count of its children, and counts it with its parent. A
-	// parent that is not there is an error wrapping ErrNotFound.
+	// parent that is not there is an error wrapping ErrNotFound; an empty id, a
+	// result that is its own parent, or a year that does not have four digits
+	// one wrapping ErrInvalid. r.Children is ignored.
 	Add(ctx context.Context, r Result) error
 	// SetUsed notes that ids, those that are there, were used at a time.
 	SetUsed(ctx context.Context, used time.Time, ids ...string) error
@@ -38,7 +50,7 @@ type Index interface {
 	// Children lists the ids built on id, sorted.
 	Children(ctx context.Context, id string) ([]string, error)
 	// Delete removes one result, which must have no children, and uncounts it
-	// with its parent; ErrNotFound, wrapped.
+	// with its parent; ErrNotFound or ErrHasChildren, wrapped.
 	Delete(ctx context.Context, id string) error
 	// LRU lists at most limit ids without children last used before a time,
 	// oldest first, ties by id.
@@ -47,6 +59,30 @@ type Index interface {
 	All(ctx context.Context) ([]Result, error)
 	// Count gives the number of results.
 	Count(ctx context.Context) (int, error)
-	// Close ends the use of the index.
+	// Close ends the use of the index. Closing twice is not an error.
 	Close() error
 }
+
+// check refuses what neither index can hold.
+func (r Result) check() error {
+	switch {
+	case r.ID == "":
+		return fmt.Errorf("%w: empty id", ErrInvalid)
+	case r.ID == r.Parent:
+		return fmt.Errorf("%w: %s is its own parent", ErrInvalid, r.ID)
+	}
+	if err := checkTime(r.Created); err != nil {
+		return err
+	}
+	return checkTime(r.Used)
+}
+
+// checkTime refuses years that would not sort as text.
+func checkTime(t time.Time) error {
+	if y := t.UTC().Year(); y < 0 || y > 9999 {
+		return fmt.Errorf("%w: the year %d does not have four digits", ErrInvalid, y)
+	}
+	return nil
+}
+
+func second(t time.Time) time.Time { return time.Unix(t.Unix(), 0).UTC() }
