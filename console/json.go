@@ -1,0 +1,71 @@
+package console
+
+import (
+	"encoding/json"
+	"fmt"
+	"unicode/utf8"
+
+	"obuilder.org/obuilder/engine"
+)
+
+// EventVersion is the version of the event stream: a number that grows when
+// a reader of an older version could be misled. New fields and new kinds of
+// event may come without it.
+const EventVersion = 1
+
+// A jsonEvent is a line of the event stream; docs/events.md describes it.
+type jsonEvent struct {
+	Version    int      `json:"version,omitempty"` // first line only
+	Event      string   `json:"event"`
+	Op         string   `json:"op,omitempty"`
+	Build      []string `json:"build,omitempty"`
+	ID         string   `json:"id,omitempty"`
+	Base       string   `json:"base,omitempty"`
+	Text       string   `json:"text,omitempty"`
+	Data       string   `json:"data,omitempty"`
+	DataBase64 []byte   `json:"data_base64,omitempty"`
+	Seconds    float64  `json:"seconds,omitempty"`
+	Status     *int     `json:"status,omitempty"` // last line only
+	Error      string   `json:"error,omitempty"`
+	Hint       string   `json:"hint,omitempty"`
+}
+
+// JSON prints v as one line.
+func (c *Console) JSON(v any) error {
+	line, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("writing json: %w", err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, err = c.out.Write(append(line, '\n'))
+	return err
+}
+
+// JSONStart prints the first line of an event stream.
+func (c *Console) JSONStart(storeName string) error {
+	return c.JSON(jsonEvent{Version: EventVersion, Event: "start", Text: storeName})
+}
+
+// JSONEvent prints an event of a build. Output that is not UTF-8 is in
+// data_base64.
+func (c *Console) JSONEvent(ev engine.Event) {
+	j := jsonEvent{Event: string(ev.Kind), Op: ev.Op, Build: ev.Build, ID: ev.ID, Base: ev.Base, Text: ev.Text, Seconds: ev.Took.Seconds()}
+	if utf8.Valid(ev.Data) {
+		j.Data = string(ev.Data)
+	} else {
+		j.DataBase64 = ev.Data
+	}
+	// A reader that is gone is found out by the command's last line.
+	_ = c.JSON(j)
+}
+
+// JSONEnd prints the last line of an event stream.
+func (c *Console) JSONEnd(id string, err error) error {
+	status := Status(err)
+	j := jsonEvent{Event: "end", ID: id, Status: &status}
+	if err != nil {
+		j.Error, j.Hint = oneLine(err), Hint(err)
+	}
+	return c.JSON(j)
+}

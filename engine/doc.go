@@ -1,0 +1,24 @@
+// Package engine builds specs: it runs each step on clones of the step
+// before, snapshots what succeeds and never runs the same step twice. It alone
+// knows the sequence of zfs commands that a job is; production, the simulator
+// and the tests all run this code, on whichever [zfs.FS] they have.
+//
+//	e, err := engine.Open(ctx, engine.Options{FS: fs, Files: files, Root: pool, Sandbox: sb})
+//	defer e.Close()
+//	id, err := e.Build(ctx, engine.Job{Spec: s, Source: tree, Events: print})
+//
+// # The order of things
+//
+// A result is complete when POOL/result/ID@snap exists; it is taken last and
+// recursively. Before a dataset that is not yet complete is made, a marker
+// is written below POOL/state/running, and it is removed when the dataset is complete and in
+// the index, or gone: what a killed process leaves is found by its markers,
+// without a look at every dataset.
+//
+// # Concurrency
+//
+// Builds may run concurrently. A step that several of them need is run once:
+// each sees its output from the start, and it is cancelled when the last of
+// them is. Commands of steps run one at a time, because the mount points are
+// there once.
+package engine

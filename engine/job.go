@@ -1,0 +1,474 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+
+	"obuilder.org/obuilder/sandbox"
+	"obuilder.org/obuilder/source"
+	"obuilder.org/obuilder/spec"
+	"obuilder.org/obuilder/zfs"
+)
+
+// A Job is a spec to build.
+type Job struct {
+	Spec *spec.Spec
+	// Source is the tree that copy steps copy from; nil when there is none.
+	Source source.Tree
+	// Secrets are the values of the secrets that steps may ask for, by id.
+	Secrets map[string][]byte
+	// Env is put before the environment of the base image, newest first.
+	Env []spec.EnvVar
+	// Events is told what happens, by one goroutine at a time. May be nil.
+	Events func(Event)
+}
+
+func (j *Job) emit(ev Event) {
+	if j.Events != nil {
+		j.Events(ev)
+	}
+}
+
+// A stage is a spec with all that can be known before anything is built.
+type stage struct {
+	builds   []string // names of the nested builds that it is in, outermost first
+	name     string
+	nested   []*stage
+	from     string
+	id       string // of the base's result
+	children []string
+	env      []byte // the environment of the base, as it is stored
+	ops      []*operation
+}
+
+// An operation is an operation of a stage.
+type operation struct {
+	op      spec.Op
+	heading string
+	context spec.Context // before the operation
+	run     *spec.RunInput
+	cfg     sandbox.Config
+	copy    *copyOperation
+}
+
+type copyOperation struct {
+	dst      string           // as it is hashed
+	from     *stage           // the nested build that it copies from; nil for the context
+	manifest *source.Manifest // nil for a nested build, which is not built yet
+	tarDst   string           // below the mount point that it is unpacked in
+}
+
+// compile checks all of a job that can be checked before anything is built:
+// base images, secrets, what the sandbox can do, and every source of a copy.
+func (e *Engine) compile(ctx context.Context, j *Job) (*stage, error) {
+	if err := j.Spec.Validate(); err != nil {
+		return nil, err
+	}
+	return e.compileStage(ctx, j, j.Spec, nil, map[string]*stage{})
+}
+
+func (e *Engine) compileStage(ctx context.Context, j *Job, s *spec.Spec, builds []string, scope map[string]*stage) (*stage, error) {
+	st := &stage{builds: builds, from: s.From, id: spec.BaseID(s.From)}
+	for _, b := range s.Builds {
+		nested, err := e.compileStage(ctx, j, b.Spec, append(slices.Clip(builds), b.Name), scope)
+		if err != nil {
+			return nil, err
+		}
+		nested.name = b.Name
+		st.nested = append(st.nested, nested)
+		scope = maps.Clone(scope)
+		scope[b.Name] = nested
+	}
+	base, err := e.baseEnv(ctx, st)
+	if err != nil {
+		return nil, located(s.FromPos, err)
+	}
+	c := spec.NewContext()
+	c.Env, c.Secrets = j.Env, j.Secrets
+	c = c.WithBase(base)
+	for _, op := range s.Ops {
+		o := &operation{op: op, heading: spec.Heading(c.Workdir, op), context: c}
+		switch op := op.(type) {
+		case spec.Run:
+			err = e.compileRun(o, &op)
+		case spec.Copy:
+			err = e.compileCopy(ctx, j, o, &op, scope)
+		}
+		if err != nil {
+			return nil, located(op.Position(), err)
+		}
+		st.ops = append(st.ops, o)
+		c = c.Apply(op)
+	}
+	return st, nil
+}
+
+// A LocatedError is an error of a spec that something else than its reader
+// has found: Pos is where.
+type LocatedError struct {
+	Pos spec.Pos
+	Err error
+}
+
+func (e *LocatedError) Error() string {
+	if e.Pos.Line == 0 {
+		return e.Err.Error()
+	}
+	return fmt.Sprintf("%s: %v", e.Pos, e.Err)
+}
+
+// Unwrap gives Err.
+func (e *LocatedError) Unwrap() error { return e.Err }
+
+func located(pos spec.Pos, err error) error {
+	var known *spec.Error
+	var store *StoreError
+	var command *zfs.Error
+	if errors.As(err, &known) || errors.As(err, &store) || errors.As(err, &command) || errors.Is(err, context.Canceled) {
+		return err
+	}
+	return &LocatedError{pos, err}
+}
+
+// maxEnv bounds what is read of a file that holds an environment, in bytes.
+const maxEnv = 1 << 20
+
+// baseEnv finds the base of a stage and the environment that it begins with:
+// that of its result, or of the base image when there is no result yet.
+func (e *Engine) baseEnv(ctx context.Context, st *stage) ([]spec.EnvVar, error) {
+	var err error
+	file := ""
+	if e.isComplete(st.id) {
+		if err := e.ensureMounted(ctx, st.id); err != nil {
+			return nil, err
+		}
+		file = e.headPath(st.id) + "/env"
+	} else {
+		im, err := e.image(st.from)
+		if err != nil {
+			return nil, err
+		}
+		if strings.HasPrefix(im.mountpoint, "/") {
+			if !im.mounted {
+				if err := e.fs.Mount(ctx, e.base.MustChild(st.from)); err != nil && !zfs.IsKind(err, zfs.Mounted) {
+					return nil, err
+				}
+				im.mounted = true
+			}
+			file = im.mountpoint + "/env"
+		}
+	}
+	if st.children, err = e.childrenOf(ctx, st.from, st.id); err != nil {
+		return nil, err
+	}
+	st.env = []byte(spec.FormatEnv(nil))
+	if file == "" {
+		return nil, nil
+	}
+	data, err := e.files.ReadFile(file, maxEnv)
+	if notExist(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, &StoreError{Reason: "cannot read the environment of base image " + st.from, Err: err}
+	}
+	env, err := spec.ParseEnv(data)
+	if err != nil {
+		return nil, &StoreError{Reason: "the environment of base image " + st.from + " (" + file + ") is not valid", Err: err}
+	}
+	st.env = data
+	return env, nil
+}
+
+// ensureMounted mounts the head of a base's result when it is not, as after a reboot: an
+// environment that seems empty would make other ids. Every result has a log.
+func (e *Engine) ensureMounted(ctx context.Context, id string) error {
+	if _, err := e.files.Lstat(e.headPath(id) + "/log"); !notExist(err) {
+		return err
+	}
+	if err := e.fs.Mount(ctx, e.dataset(id)); err != nil && !zfs.IsKind(err, zfs.Mounted) {
+		return err
+	}
+	return nil
+}
+
+func (e *Engine) compileRun(o *operation, op *spec.Run) error {
+	input, err := o.context.RunInput("", op)
+	if err != nil {
+		return err
+	}
+	o.run = &input
+	o.cfg = sandbox.Config{
+		Workdir:  input.Workdir,
+		Argv:     append(slices.Clone(input.Shell), input.Cmd),
+		Hostname: "builder",
+		User:     sandbox.User(input.User),
+		Network:  input.Network,
+	}
+	for _, v := range input.Env {
+		o.cfg.Env = append(o.cfg.Env, sandbox.EnvVar(v))
+	}
+	for _, c := range op.Caches {
+		o.cfg.Caches = append(o.cfg.Caches, sandbox.CacheMount{Name: c.ID, Target: c.Target})
+	}
+	for _, s := range input.Secrets {
+		o.cfg.Secrets = append(o.cfg.Secrets, sandbox.Secret{Target: s.Target, Value: s.Value})
+	}
+	return e.sandbox.Check(o.cfg)
+}
+
+func (e *Engine) compileCopy(ctx context.Context, j *Job, o *operation, op *spec.Copy, scope map[string]*stage) error {
+	dst := o.context.CopyDst(op.Dst)
+	if err := spec.CheckCopy(op, dst); err != nil {
+		return err
+	}
+	c := &copyOperation{dst: dst}
+	o.copy = c
+	var err error
+	if o.cfg, c.tarDst, err = e.copyConfig(o.context.Workdir, dst); err != nil {
+		return err
+	}
+	if op.FromBuild {
+		c.from = scope[op.From]
+		return nil
+	}
+	if j.Source == nil {
+		return &source.Error{Path: op.Src[0], Reason: "there is no source directory to copy from",
+			Hint: "give the directory after the options"}
+	}
+	c.manifest, err = source.Scan(ctx, j.Source, op.Src, source.Options{Exclude: op.Exclude})
+	return err
+}
+
+// copyConfig is the command that unpacks the tar stream of a copy: in the
+// mount point that the destination is below, with names relative to it.
+func (e *Engine) copyConfig(workdir, dst string) (sandbox.Config, string, error) {
+	resolved, err := e.sandbox.Resolve(workdir, dst)
+	if err != nil {
+		return sandbox.Config{}, "", err
+	}
+	root := "/"
+	for _, m := range e.sandbox.Mounts() {
+		if (resolved == m.Path || strings.HasPrefix(resolved, m.Path+"/")) && len(m.Path) > len(root) {
+			root = m.Path
+		}
+	}
+	rel := "/" + strings.TrimPrefix(strings.TrimPrefix(resolved, root), "/")
+	if strings.HasSuffix(dst, "/") && !strings.HasSuffix(rel, "/") {
+		rel += "/"
+	}
+	return sandbox.Config{
+		Workdir:  root,
+		Argv:     []string{"tar", "-xf", "-"},
+		Hostname: "builder",
+		Env:      []sandbox.EnvVar{{Name: "PATH", Value: "/bin:/usr/bin"}},
+	}, rel, nil
+}
+
+// Build builds a spec and gives the id of its result. An error of the job
+// itself comes before anything is changed; a *StepError is a step that failed.
+// When ctx ends, what it was doing is undone and ctx's cause returned.
+func (e *Engine) Build(ctx context.Context, j Job) (id string, err error) {
+	release, err := e.use.share(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer release()
+	st, err := e.compile(ctx, &j)
+	if err != nil {
+		return "", err
+	}
+	b := &build{engine: e, job: &j, results: map[*stage]string{}, used: map[string]bool{}}
+	id, err = b.stage(ctx, st)
+	cctx, cancel := cleanup(ctx)
+	defer cancel()
+	if used := b.usedIDs(); len(used) > 0 {
+		if usedErr := e.index.SetUsed(cctx, e.clock.Now(), used...); usedErr != nil && err == nil {
+			err = &StoreError{Reason: "cannot write the index", Err: usedErr}
+		}
+	}
+	return id, err
+}
+
+// A build is one Build on its way.
+type build struct {
+	engine  *Engine
+	job     *Job
+	results map[*stage]string
+	used    map[string]bool // ids of cached results that it used
+}
+
+func (b *build) usedIDs() []string { return slices.Sorted(maps.Keys(b.used)) }
+
+func (b *build) stage(ctx context.Context, st *stage) (string, error) {
+	for _, nested := range st.nested {
+		b.job.emit(Event{Kind: EventHeading, Build: st.builds, Op: "build", Text: spec.BuildHeading(nested.name)})
+		id, err := b.stage(ctx, nested)
+		if err != nil {
+			return "", err
+		}
+		b.results[nested] = id
+		b.job.emit(Event{Kind: EventNote, Build: st.builds, Op: "build", ID: id, Text: fmt.Sprintf("--> finished %q", nested.name)})
+	}
+	id, err := b.base(ctx, st)
+	if err != nil {
+		return "", err
+	}
+	for _, o := range st.ops {
+		switch {
+		case o.run != nil:
+			id, err = b.run(ctx, st, o, id)
+		case o.copy != nil:
+			id, err = b.copy(ctx, st, o, id)
+		default:
+			b.job.emit(Event{Kind: EventHeading, Build: st.builds, Op: opName(o.op), Text: o.heading})
+		}
+		if err != nil {
+			return "", err
+		}
+	}
+	return id, nil
+}
+
+// opName names an operation as the spec does.
+func opName(op spec.Op) string {
+	switch op.(type) {
+	case spec.Comment:
+		return "comment"
+	case spec.Workdir:
+		return "workdir"
+	case spec.Shell:
+		return "shell"
+	case spec.Run:
+		return "run"
+	case spec.Copy:
+		return "copy"
+	case spec.SetUser:
+		return "user"
+	case spec.Env:
+		return "env"
+	}
+	return ""
+}
+
+func (b *build) base(ctx context.Context, st *stage) (string, error) {
+	ev := Event{Build: st.builds, Op: "from", ID: st.id}
+	return b.step(ctx, ev, spec.FromHeading(st.from), func(ctx context.Context, f *flight) error {
+		return b.engine.makeBase(ctx, f, st.from, st.children, st.env)
+	})
+}
+
+func (b *build) run(ctx context.Context, st *stage, o *operation, base string) (string, error) {
+	input := *o.run
+	input.Base = base
+	ev := Event{Build: st.builds, Op: "run", ID: input.ID(), Base: base}
+	return b.step(ctx, ev, o.heading, func(ctx context.Context, f *flight) error {
+		return b.engine.makeStep(ctx, f, base, st.children, command{cfg: o.cfg})
+	})
+}
+
+func (b *build) copy(ctx context.Context, st *stage, o *operation, base string) (id string, err error) {
+	manifest := o.copy.manifest
+	if nested := o.copy.from; nested != nil {
+		tree, release, err := b.engine.openHome(ctx, b.results[nested], nested.children)
+		if err != nil {
+			return "", err
+		}
+		defer func() { err = errors.Join(err, release()) }()
+		if manifest, err = b.engine.nestedManifest(ctx, tree, o.op.(spec.Copy)); err != nil {
+			return "", located(o.op.Position(), err)
+		}
+	}
+	ev := Event{Build: st.builds, Op: "copy", ID: o.copyInput(base, manifest).ID(), Base: base}
+	return b.step(ctx, ev, o.heading, func(ctx context.Context, f *flight) error {
+		return b.engine.makeStep(ctx, f, base, st.children, command{cfg: o.cfg, stdin: func(ctx context.Context, w io.Writer) error {
+			return manifest.WriteTar(ctx, w, source.TarOptions{Dst: o.copy.tarDst, User: source.User(o.context.User)})
+		}})
+	})
+}
+
+func (o *operation) copyInput(base string, m *source.Manifest) spec.CopyInput {
+	return spec.CopyInput{Base: base, User: o.context.User, Items: m.Items, Dst: o.copy.dst}
+}
+
+// nestedManifest is the manifest of a copy from a nested build: of its home,
+// which the paths of the spec are below as for every step.
+func (e *Engine) nestedManifest(ctx context.Context, tree source.Tree, op spec.Copy) (*source.Manifest, error) {
+	srcs := slices.Clone(op.Src)
+	for i, src := range srcs {
+		for _, m := range e.sandbox.Mounts() {
+			if rest, ok := strings.CutPrefix(path.Clean(src), m.Path+"/"); ok && m.Child == "home" {
+				srcs[i] = rest
+			}
+		}
+	}
+	return source.Scan(ctx, tree, srcs, source.Options{Exclude: op.Exclude})
+}
+
+// step gets one result, from the store or by having lead make it.
+func (b *build) step(ctx context.Context, ev Event, heading string, lead func(context.Context, *flight) error) (string, error) {
+	e := b.engine
+	say := func(kind EventKind, text string) {
+		ev := ev
+		ev.Kind, ev.Text = kind, text
+		b.job.emit(ev)
+	}
+	say(EventHeading, heading)
+	output := func(p []byte) {
+		ev := ev
+		ev.Kind, ev.Data = EventOutput, p
+		b.job.emit(ev)
+	}
+	if e.mode == ListSnapshots && e.isComplete(ev.ID) {
+		b.used[ev.ID] = true
+		say(EventCached, "")
+		return ev.ID, e.replay(ctx, ev.ID, output)
+	}
+	announced := false
+	f, err := e.share(ctx, ev.ID, watcher{
+		waiting: func(text string) { say(EventWaiting, text) },
+		// A result that turns out to be there already is announced before its log.
+		opened: func(cached bool) {
+			if announced = cached; cached {
+				say(EventCached, "")
+			}
+		},
+		output: output,
+	}, lead)
+	if err != nil {
+		if ctx.Err() != nil {
+			say(EventFailed, "cancelled")
+			return "", context.Cause(ctx)
+		}
+		say(EventFailed, err.Error())
+		return "", &StepError{ID: ev.ID, Heading: heading, Err: err}
+	}
+	ev.Took = f.took
+	if f.cached {
+		b.used[ev.ID] = true
+		if !announced {
+			say(EventCached, "")
+		}
+	} else {
+		say(EventSaved, "")
+	}
+	return ev.ID, nil
+}
+
+// replay passes on the log of a complete result.
+func (e *Engine) replay(ctx context.Context, id string, output func([]byte)) error {
+	file, size, err := e.savedLog(id)
+	if err != nil || file == nil {
+		return err
+	}
+	l := newStepLog()
+	l.open(file, size)
+	l.done = true
+	return l.tail(ctx, func() {}, output)
+}

@@ -1,0 +1,115 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"obuilder.org/obuilder/index"
+	"obuilder.org/obuilder/zfs"
+)
+
+// A marker is a file that says what a process was making when it ended:
+// POOL/state/running/KIND-NAME. What it holds is the base of a step.
+type marker struct {
+	kind markerKind
+	name string
+}
+
+type markerKind string
+
+const (
+	markStep  markerKind = "step"  // a result that is not complete
+	markRead  markerKind = "read"  // a result whose home is mounted to copy from it
+	markCache markerKind = "cache" // a dataset of cache-tmp
+)
+
+func (e *Engine) markerDir() string { return e.statePath + "/running" }
+
+// mark writes a marker; the function it returns removes it.
+func (e *Engine) mark(m marker, base string) (unmark func() error, err error) {
+	name := fmt.Sprintf("%s/%s-%s", e.markerDir(), m.kind, m.name)
+	file, err := e.files.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("noting what is about to be made: %w", err)
+	}
+	_, err = file.Write([]byte(base))
+	if err == nil {
+		err = file.Sync()
+	}
+	if err := errors.Join(err, file.Close()); err != nil {
+		return nil, fmt.Errorf("noting what is about to be made: %w", err)
+	}
+	return func() error { return e.files.Remove(name) }, nil
+}
+
+// recover clears away what a killed process has left, by its markers. A
+// result that was complete all the same is put into the index.
+func (e *Engine) recover(ctx context.Context) error {
+	tree, err := e.files.Tree(e.markerDir())
+	if err != nil {
+		return err
+	}
+	entries, err := tree.ReadDir(".")
+	if err := errors.Join(err, tree.Close()); err != nil {
+		return err
+	}
+	if len(entries) == 0 {
+		return nil
+	}
+	if err := e.sandbox.Recover(ctx); err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		kind, name, _ := strings.Cut(entry.Name(), "-")
+		path := e.markerDir() + "/" + entry.Name()
+		e.log.Info("an earlier process was stopped", "making", kind, "name", name)
+		if err := e.recoverMarker(ctx, marker{markerKind(kind), name}, path); err != nil {
+			return fmt.Errorf("clearing away what an earlier process has left (%s): %w", entry.Name(), err)
+		}
+		if err := e.files.Remove(path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (e *Engine) recoverMarker(ctx context.Context, m marker, path string) error {
+	switch m.kind {
+	case markStep:
+		return e.recoverStep(ctx, m.name, path)
+	case markRead:
+		if ValidID(m.name) && e.isComplete(m.name) {
+			return e.unmount(ctx, e.dataset(m.name).MustChild("home"), e.homePath(m.name))
+		}
+	case markCache:
+		return e.recoverCache(ctx, m.name)
+	default:
+		return fmt.Errorf("unknown kind of marker")
+	}
+	return nil
+}
+
+func (e *Engine) recoverStep(ctx context.Context, id, path string) error {
+	if !ValidID(id) {
+		return fmt.Errorf("%q is not an id", id)
+	}
+	if !e.isComplete(id) {
+		err := e.fs.Destroy(ctx, e.dataset(id), zfs.DestroyMode{Recursive: true, Force: true})
+		if zfs.IsKind(err, zfs.NotFound) {
+			return nil
+		}
+		return err
+	}
+	if _, err := e.index.Get(ctx, id); !errors.Is(err, index.ErrNotFound) {
+		return err
+	}
+	base, err := e.files.ReadFile(path, 64)
+	if err != nil {
+		return err
+	}
+	now := e.clock.Now()
+	return e.index.Add(ctx, index.Result{ID: id, Parent: string(base), Created: now, Used: now})
+}

@@ -1,0 +1,298 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"obuilder.org/obuilder/index"
+	"obuilder.org/obuilder/spec"
+	"obuilder.org/obuilder/zfs"
+)
+
+// Find gives the full id of the one result whose id begins with prefix. A
+// *NotFoundError when there is none or more than one.
+func (e *Engine) Find(prefix string) (string, error) {
+	const shortest = 4
+	if len(prefix) < shortest {
+		return "", &NotFoundError{ID: prefix, Reason: fmt.Sprintf("an id needs at least its first %d digits", shortest)}
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.complete[prefix] {
+		return prefix, nil
+	}
+	found := ""
+	for id := range e.complete {
+		if !strings.HasPrefix(id, prefix) {
+			continue
+		}
+		if found != "" {
+			return "", &NotFoundError{ID: prefix, Reason: "more than one result has an id that begins so"}
+		}
+		found = id
+	}
+	if found == "" {
+		return "", &NotFoundError{ID: prefix, Reason: "there is no such result"}
+	}
+	return found, nil
+}
+
+// Results lists the results of the store, oldest first. One that the index does
+// not have has no times.
+func (e *Engine) Results(ctx context.Context) ([]index.Result, error) {
+	all, err := e.index.All(ctx)
+	if err != nil {
+		return nil, err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	known := make(map[string]bool, len(all))
+	results := all[:0]
+	for _, r := range all {
+		known[r.ID] = true
+		if e.complete[r.ID] {
+			results = append(results, r)
+		}
+	}
+	var missing []index.Result
+	for id := range e.complete {
+		if !known[id] {
+			missing = append(missing, index.Result{ID: id})
+		}
+	}
+	slices.SortFunc(missing, func(a, b index.Result) int { return strings.Compare(a.ID, b.ID) })
+	return append(missing, results...), nil
+}
+
+// A Shown is what Show shows of a result.
+type Shown struct {
+	index.Result
+	Dataset         string
+	UsedBytes       uint64 // what only this result holds
+	ReferencedBytes uint64 // what can be reached through it
+	LogPath         string // where its log is on this machine; "" when it is not
+}
+
+// Show describes one result. Sizes take one command; they are those of its
+// dataset and of the datasets below it.
+func (e *Engine) Show(ctx context.Context, id string) (Shown, error) {
+	if !ValidID(id) || !e.isComplete(id) {
+		return Shown{}, &NotFoundError{ID: id, Reason: "there is no such result"}
+	}
+	r, err := e.index.Get(ctx, id)
+	if errors.Is(err, index.ErrNotFound) {
+		r, err = index.Result{ID: id}, nil
+	}
+	if err != nil {
+		return Shown{}, err
+	}
+	s := Shown{Result: r, Dataset: e.dataset(id).String()}
+	s.LogPath, _ = e.files.HostPath(e.headPath(id) + "/log")
+	rows, err := e.fs.List(ctx, zfs.ListOptions{Roots: []zfs.Name{e.dataset(id)}, Recursive: true,
+		Properties: []string{"used", "referenced"}})
+	if err != nil {
+		return s, err
+	}
+	for _, row := range rows {
+		used, err1 := strconv.ParseUint(row.Values[0], 10, 64)
+		referenced, err2 := strconv.ParseUint(row.Values[1], 10, 64)
+		if err := errors.Join(err1, err2); err != nil {
+			return s, err
+		}
+		if row.Name == s.Dataset {
+			s.UsedBytes = used // counts what is below it
+		}
+		s.ReferencedBytes += referenced
+	}
+	return s, nil
+}
+
+// Log writes what a step printed to w.
+func (e *Engine) Log(ctx context.Context, id string, w io.Writer) error {
+	release, err := e.use.share(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	if !ValidID(id) || !e.isComplete(id) {
+		return &NotFoundError{ID: id, Reason: "there is no such result"}
+	}
+	if complete, err := e.ask(ctx, id); err != nil || !complete {
+		return errors.Join(err, &NotFoundError{ID: id, Reason: "it is gone"})
+	}
+	var writeErr error
+	err = e.replay(ctx, id, func(p []byte) {
+		if writeErr == nil {
+			_, writeErr = w.Write(p)
+		}
+	})
+	return errors.Join(err, writeErr)
+}
+
+// Ancestors lists the ids that a result was built on, the base first, and itself last.
+func (e *Engine) Ancestors(ctx context.Context, id string) ([]string, error) {
+	if !ValidID(id) || !e.isComplete(id) {
+		return nil, &NotFoundError{ID: id, Reason: "there is no such result"}
+	}
+	ids := []string{id}
+	seen := map[string]bool{id: true}
+	for {
+		r, err := e.index.Get(ctx, ids[0])
+		if errors.Is(err, index.ErrNotFound) || err == nil && (r.Parent == "" || seen[r.Parent]) {
+			return ids, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		seen[r.Parent] = true
+		ids = append([]string{r.Parent}, ids...)
+	}
+}
+
+// Delete destroys a result and all that were built on it, those first, telling
+// deleted of each. It waits for running builds to end.
+func (e *Engine) Delete(ctx context.Context, id string, deleted func(id string)) error {
+	release, err := e.use.own(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	if !ValidID(id) || !e.isComplete(id) {
+		return &NotFoundError{ID: id, Reason: "there is no such result"}
+	}
+	return e.deleteTree(ctx, id, deleted)
+}
+
+func (e *Engine) deleteTree(ctx context.Context, id string, deleted func(id string)) error {
+	// Depth first without recursion: a job may have thousands of steps.
+	stack := []string{id}
+	for len(stack) > 0 {
+		top := stack[len(stack)-1]
+		children, err := e.index.Children(ctx, top)
+		if err != nil && !errors.Is(err, index.ErrNotFound) {
+			return err
+		}
+		if len(children) > 0 {
+			if slices.Contains(stack, children[0]) {
+				return fmt.Errorf("result %s is its own ancestor in the index", children[0])
+			}
+			stack = append(stack, children...)
+			continue
+		}
+		if err := e.deleteOne(ctx, top); err != nil {
+			return err
+		}
+		deleted(top)
+		stack = stack[:len(stack)-1]
+	}
+	return nil
+}
+
+// deleteOne destroys a result without descendants, then forgets it: after a
+// crash in between the index has a row too many, never one too few.
+func (e *Engine) deleteOne(ctx context.Context, id string) error {
+	if !ValidID(id) {
+		return fmt.Errorf("the index has a row %q, which is not an id", id)
+	}
+	if err := ctx.Err(); err != nil {
+		return context.Cause(ctx)
+	}
+	err := e.fs.Destroy(ctx, e.dataset(id), zfs.DestroyMode{Recursive: true, Force: true})
+	if err != nil && !zfs.IsKind(err, zfs.NotFound) {
+		return err
+	}
+	e.setComplete(id, false)
+	err = e.index.Delete(ctx, id)
+	if errors.Is(err, index.ErrNotFound) {
+		return nil
+	}
+	return err
+}
+
+// Clean destroys every result, those without descendants first; base images and caches stay. It
+// waits for running builds to end.
+func (e *Engine) Clean(ctx context.Context, deleted func(id string)) error {
+	release, err := e.use.own(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	all, err := e.index.All(ctx)
+	if err != nil {
+		return err
+	}
+	for _, r := range all {
+		if r.Parent == "" {
+			if err := e.deleteTree(ctx, r.ID, deleted); err != nil {
+				return err
+			}
+		}
+	}
+	// What is left is not in the index, and the index does not say on what it was built: it
+	// goes in as many rounds as it has generations.
+	for {
+		results, err := e.Results(ctx)
+		if err != nil || len(results) == 0 {
+			return err
+		}
+		var blocked error
+		progress := false
+		for _, r := range results {
+			err := e.deleteOne(ctx, r.ID)
+			if zfs.IsKind(err, zfs.HasClones) {
+				blocked = err
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			progress = true
+			deleted(r.ID)
+		}
+		if !progress {
+			return blocked
+		}
+	}
+}
+
+// HealthcheckBase is the base image that Healthcheck builds on.
+const HealthcheckBase = "busybox"
+
+// Healthcheck builds one step on the base image busybox and removes it again:
+// that works when the machine does. It gives up after limit.
+func (e *Engine) Healthcheck(ctx context.Context, limit time.Duration, events func(Event)) error {
+	s, err := spec.Parse("healthcheck", []byte(`((from `+HealthcheckBase+`) (shell /bin/sh -c) (run (shell "echo healthcheck")))`))
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("the healthcheck took longer than %v", limit))
+	defer cancel()
+	job := Job{Spec: s, Events: events}
+	run := ""
+	if err := e.Plan(ctx, job, func(p PlannedStep) {
+		if p.Op == "run" && p.Cached {
+			run = p.ID
+		}
+	}); err != nil {
+		return err
+	}
+	if run != "" {
+		// Left by an earlier one that did not end: it would answer for this one.
+		if err := e.Delete(ctx, run, func(string) {}); err != nil {
+			return err
+		}
+	}
+	id, err := e.Build(ctx, job)
+	if err != nil {
+		return err
+	}
+	cctx, done := cleanup(ctx)
+	defer done()
+	return e.Delete(cctx, id, func(string) {})
+}

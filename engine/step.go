@@ -1,0 +1,438 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"time"
+
+	"obuilder.org/obuilder/index"
+	"obuilder.org/obuilder/sandbox"
+	"obuilder.org/obuilder/zfs"
+)
+
+// A command is what a step does in its clone.
+type command struct {
+	cfg   sandbox.Config
+	stdin func(ctx context.Context, w io.Writer) error // writes the standard input; nil for none
+}
+
+// cleanup gives a context for what has to be done whatever became of ctx.
+func cleanup(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
+}
+
+// makeStep is the lead of the step id, built on base.
+func (e *Engine) makeStep(ctx context.Context, f *flight, base string, children []string, c command) error {
+	complete, err := e.ask(ctx, f.id)
+	if err != nil {
+		return err
+	}
+	if complete {
+		f.cached = true
+		return e.openSavedLog(f)
+	}
+	select {
+	case e.running <- struct{}{}:
+		defer func() { <-e.running }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	if err := e.prepareSandbox(ctx); err != nil {
+		return err
+	}
+	unmark, err := e.mark(marker{kind: markStep, name: f.id}, base)
+	if err != nil {
+		return err
+	}
+	err = e.cloneResult(ctx, base, f.id, children)
+	if err == nil {
+		err = e.openLog(f)
+	}
+	if err == nil {
+		err = e.runMounted(ctx, f, children, c)
+	}
+	if err == nil {
+		err = e.commit(ctx, f.id, base)
+	}
+	if err != nil {
+		return e.discard(ctx, f, err, unmark)
+	}
+	return unmark()
+}
+
+func (e *Engine) prepareSandbox(ctx context.Context) error {
+	e.prepare.Lock()
+	defer e.prepare.Unlock()
+	if e.ready {
+		return nil
+	}
+	if err := e.sandbox.Prepare(ctx); err != nil {
+		return fmt.Errorf("preparing the machine: %w", err)
+	}
+	e.ready = true
+	return nil
+}
+
+// cloneResult clones the dataset of base and its children. A leftover of the
+// same name is no result, or the step would not be built: it goes.
+func (e *Engine) cloneResult(ctx context.Context, base, id string, children []string) error {
+	src, dst := e.dataset(base), e.dataset(id)
+	err := e.fs.Clone(ctx, src.MustSnapshot(Snap), dst)
+	if zfs.IsKind(err, zfs.Exists) {
+		if err = e.fs.Destroy(ctx, dst, zfs.DestroyMode{Recursive: true, Force: true}); err == nil {
+			err = e.fs.Clone(ctx, src.MustSnapshot(Snap), dst)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	for _, child := range children {
+		if err := e.cloneChild(ctx, src.MustChild(child), dst.MustChild(child)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (e *Engine) cloneChild(ctx context.Context, src, dst zfs.Dataset) error {
+	return e.fs.Clone(ctx, src.MustSnapshot(Snap), dst, zfs.Property{Name: "mountpoint", Value: "none"})
+}
+
+// openLog begins the log of a new result.
+func (e *Engine) openLog(f *flight) error {
+	file, err := e.files.OpenFile(e.headPath(f.id)+"/log", os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o644)
+	if err != nil {
+		return err
+	}
+	f.log.open(file, 0)
+	return nil
+}
+
+// openSavedLog gives a flight the log of a result that was there already. One
+// without a log has printed nothing.
+func (e *Engine) openSavedLog(f *flight) error {
+	file, size, err := e.savedLog(f.id)
+	if err == nil && file != nil {
+		f.log.open(file, size)
+	}
+	return err
+}
+
+// savedLog opens the log of a complete result; nil when it has none.
+func (e *Engine) savedLog(id string) (zfs.File, int64, error) {
+	names := []string{e.headPath(id) + "/log"}
+	if e.mode == MountSnapshots {
+		// Where automounting is down a snapshot looks empty: the head is the same.
+		names = []string{e.headPath(id) + "/.zfs/snapshot/" + Snap + "/log", names[0]}
+	}
+	var err error
+	for _, name := range names {
+		var file zfs.File
+		if file, err = e.files.OpenFile(name, os.O_RDONLY, 0); err == nil {
+			info, err := file.Stat()
+			if err != nil {
+				return nil, 0, errors.Join(err, file.Close())
+			}
+			return file, info.Size(), nil
+		}
+	}
+	if notExist(err) {
+		return nil, 0, nil
+	}
+	return nil, 0, err
+}
+
+// runMounted mounts the children of the clone, runs the command, and unmounts
+// them again whatever happens in between.
+func (e *Engine) runMounted(ctx context.Context, f *flight, children []string, c command) (err error) {
+	ds := e.dataset(f.id)
+	var mounted []sandbox.Mount
+	defer func() {
+		cctx, cancel := cleanup(ctx)
+		defer cancel()
+		for _, m := range mounted {
+			err = errors.Join(err, e.unmount(cctx, ds.MustChild(m.Child), m.Path))
+		}
+	}()
+	for _, m := range e.sandbox.Mounts() {
+		if !slices.Contains(children, m.Child) {
+			continue
+		}
+		mounted = append(mounted, m)
+		if err := e.fs.Set(ctx, ds.MustChild(m.Child), mountpoint(m.Path)); err != nil {
+			return err
+		}
+	}
+	used, err := e.useCaches(ctx, c.cfg)
+	if err == nil {
+		err = e.runCommand(ctx, f.log, c)
+	}
+	cctx, cancel := cleanup(ctx)
+	defer cancel()
+	if quiet := e.sandbox.Quiesce(cctx); quiet != nil {
+		err = errors.Join(err, quiet)
+	}
+	return errors.Join(err, e.releaseCaches(cctx, used, keepCaches(err)))
+}
+
+func mountpoint(path string) zfs.Property { return zfs.Property{Name: "mountpoint", Value: path} }
+
+// runCommand runs the command with its secrets masked in the log.
+func (e *Engine) runCommand(ctx context.Context, log *stepLog, c command) error {
+	values := make([][]byte, len(c.cfg.Secrets))
+	for i, s := range c.cfg.Secrets {
+		values[i] = s.Value
+	}
+	output := newMasker(log, values)
+	c.cfg.HostPath = e.files.HostPath
+	if c.stdin == nil {
+		err := e.sandbox.Run(ctx, c.cfg, nil, output)
+		return errors.Join(err, output.Flush())
+	}
+	r, w := io.Pipe()
+	sent := make(chan error, 1)
+	sctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		err := c.stdin(sctx, w)
+		w.CloseWithError(err)
+		sent <- err
+	}()
+	err := e.sandbox.Run(sctx, c.cfg, r, output)
+	// When the command ended before its input did, the sender is told so.
+	r.CloseWithError(errCommandEnded)
+	sendErr := <-sent
+	flushErr := output.Flush()
+	if sendErr != nil && !errors.Is(sendErr, errCommandEnded) {
+		// What was wrong with the input is why the command failed.
+		return sendErr
+	}
+	if err == nil && sendErr != nil {
+		err = sendErr
+	}
+	return errors.Join(err, flushErr)
+}
+
+var errCommandEnded = errors.New("the command ended before it had read its input")
+
+// unmountTries is how often an unmount is tried before it is forced. Busy is
+// common on a Mac and passes.
+const unmountTries = 4
+
+// unmount takes a child off its mount point: asks, kills what the build user
+// still runs, asks again, and forces it in the end.
+func (e *Engine) unmount(ctx context.Context, ds zfs.Dataset, path string) error {
+	wait := 250 * time.Millisecond
+	for try := 1; ; try++ {
+		err := e.fs.Set(ctx, ds, mountpoint("none"))
+		if err == nil || zfs.IsKind(err, zfs.NotFound) {
+			return nil
+		}
+		e.log.Warn("cannot unmount", "dataset", ds.String(), "path", path, "try", try, "err", err)
+		if try > unmountTries {
+			return &MountedError{Dataset: ds.String(), Path: path, Holders: e.sandbox.Holders(ctx, path), Err: err}
+		}
+		if quiet := e.sandbox.Quiesce(ctx); quiet != nil {
+			return errors.Join(&MountedError{Dataset: ds.String(), Path: path, Err: err}, quiet)
+		}
+		if err := e.clock.Sleep(ctx, wait); err != nil {
+			return err
+		}
+		wait *= 2
+		if try == unmountTries {
+			if err := e.fs.Unmount(ctx, ds, true); err != nil && !zfs.IsKind(err, zfs.NotMounted) {
+				e.log.Warn("cannot unmount by force", "dataset", ds.String(), "path", path, "err", err)
+			}
+		}
+	}
+}
+
+// commit makes the clone a result. Once the snapshot is there it is one, and
+// stays one whatever else fails.
+func (e *Engine) commit(ctx context.Context, id, base string) error {
+	if err := ctx.Err(); err != nil {
+		return context.Cause(ctx)
+	}
+	cctx, cancel := cleanup(ctx)
+	defer cancel()
+	if err := e.fs.Snapshot(cctx, true, e.dataset(id).MustSnapshot(Snap)); err != nil {
+		return err
+	}
+	e.setComplete(id, true)
+	now := e.clock.Now()
+	if err := e.index.Add(cctx, index.Result{ID: id, Parent: base, Created: now, Used: now}); err != nil {
+		return &storedError{err}
+	}
+	return nil
+}
+
+// A storedError is a failure after which the result is there all the same.
+type storedError struct{ err error }
+
+func (e *storedError) Error() string {
+	return "the result is stored but not in the index: " + e.err.Error()
+}
+func (e *storedError) Unwrap() error { return e.err }
+
+// discard destroys what was made of a result, and gives the reason back. The
+// marker stays when that fails, or when the result is to be put into the
+// index by the next Open.
+func (e *Engine) discard(ctx context.Context, f *flight, reason error, unmark func() error) error {
+	var stored *storedError
+	if errors.As(reason, &stored) {
+		return reason
+	}
+	cctx, cancel := cleanup(ctx)
+	defer cancel()
+	f.log.drain(cctx, e.clock, drainTime)
+	err := e.fs.Destroy(cctx, e.dataset(f.id), zfs.DestroyMode{Recursive: true, Force: true})
+	if err != nil && !zfs.IsKind(err, zfs.NotFound) {
+		return errors.Join(reason, fmt.Errorf("removing what is left of the step: %w", err))
+	}
+	return errors.Join(reason, unmark())
+}
+
+// makeBase is the lead of the result of the base image name.
+func (e *Engine) makeBase(ctx context.Context, f *flight, name string, children []string, env []byte) error {
+	if e.isComplete(f.id) {
+		complete, err := e.ask(ctx, f.id)
+		if err != nil || complete {
+			f.cached = complete
+			return err
+		}
+	}
+	im, err := e.image(name)
+	if err != nil {
+		return err
+	}
+	src, err := e.base.Child(name)
+	if err != nil {
+		return err
+	}
+	unmark, err := e.mark(marker{kind: markStep, name: f.id}, "")
+	if err != nil {
+		return err
+	}
+	complete, err := e.createBase(ctx, f.id)
+	if complete {
+		f.cached = true
+		return errors.Join(err, unmark())
+	}
+	if err == nil {
+		err = e.writeBaseFiles(f.id, env)
+	}
+	for _, child := range im.children {
+		if err == nil {
+			err = e.cloneChild(ctx, src.MustChild(child), e.dataset(f.id).MustChild(child))
+		}
+	}
+	if err == nil {
+		err = e.commit(ctx, f.id, "")
+	}
+	if err != nil {
+		return e.discard(ctx, f, err, unmark)
+	}
+	if err := unmark(); err != nil {
+		return err
+	}
+	if e.mode == MountSnapshots {
+		if complete, err := e.ask(ctx, f.id); err != nil || !complete {
+			return errors.Join(err, fmt.Errorf("the snapshot of %s is gone", e.dataset(f.id)))
+		}
+	}
+	return nil
+}
+
+// createBase creates the dataset of a base. Where snapshots are mounted it
+// then asks, as the sequence has it, whether the result is there all the same: another
+// implementation may have made it since the listing.
+func (e *Engine) createBase(ctx context.Context, id string) (complete bool, err error) {
+	ds := e.dataset(id)
+	err = e.fs.Create(ctx, ds, zfs.CreateOptions{})
+	existed := zfs.IsKind(err, zfs.Exists)
+	if err != nil && !existed {
+		return false, err
+	}
+	if e.mode == MountSnapshots {
+		if complete, err := e.ask(ctx, id); err != nil || complete {
+			return complete, err
+		}
+	}
+	if !existed {
+		return false, nil
+	}
+	if err := e.fs.Destroy(ctx, ds, zfs.DestroyMode{Recursive: true, Force: true}); err != nil {
+		return false, err
+	}
+	return false, e.fs.Create(ctx, ds, zfs.CreateOptions{})
+}
+
+// writeBaseFiles writes the environment that steps on this base begin with,
+// and a log of nothing.
+func (e *Engine) writeBaseFiles(id string, env []byte) error {
+	for name, data := range map[string][]byte{"env": env, "log": nil} {
+		file, err := e.files.OpenFile(e.headPath(id)+"/"+name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+		if err != nil {
+			return err
+		}
+		_, err = file.Write(data)
+		if err == nil {
+			err = file.Sync()
+		}
+		if err := errors.Join(err, file.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// image finds a base image that steps can be built on.
+func (e *Engine) image(name string) (*image, error) {
+	e.mu.Lock()
+	im := e.images[name]
+	e.mu.Unlock()
+	if im == nil {
+		return nil, &BaseImageError{Name: name, Reason: "there is no such base image", Available: e.Images()}
+	}
+	for _, child := range im.children {
+		if !im.prepared[child] {
+			return nil, &BaseImageError{Name: name, Available: e.Images(),
+				Reason: fmt.Sprintf("it has no snapshot %s/%s@%s", name, child, Snap)}
+		}
+	}
+	return im, nil
+}
+
+// childrenOf gives the children that a result has which is built on the base
+// image name: those of the image, or, when the image is gone, of its result.
+func (e *Engine) childrenOf(ctx context.Context, name, id string) ([]string, error) {
+	e.mu.Lock()
+	im, children, known := e.images[name], e.children[id], e.children[id] != nil
+	e.mu.Unlock()
+	if im != nil {
+		return im.children, nil
+	}
+	if known {
+		return children, nil
+	}
+	ds := e.dataset(id)
+	rows, err := e.fs.List(ctx, zfs.ListOptions{Roots: []zfs.Name{ds}, Recursive: true, Depth: 1})
+	if err != nil {
+		return nil, err
+	}
+	children = []string{}
+	for _, row := range rows {
+		if d, err := zfs.ParseDataset(row.Name); err == nil && d != ds {
+			children = append(children, d.Base())
+		}
+	}
+	sortChildren(children)
+	e.mu.Lock()
+	e.children[id] = children
+	e.mu.Unlock()
+	return children, nil
+}

@@ -1,0 +1,195 @@
+// Package sim rehearses: it runs the production engine on a ZFS in memory,
+// with a sandbox that runs nothing and a clock that takes no time, and shows
+// what it did to the pool.
+//
+//	s, err := sim.New(ctx, sim.Options{Images: []string{"busybox"}})
+//	id, err := s.Engine.Build(ctx, engine.Job{Spec: spec})
+//	err = s.Transcript(os.Stdout)
+//	err = s.List(ctx, os.Stdout)
+package sim
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"obuilder.org/obuilder/engine"
+	"obuilder.org/obuilder/sandbox/scripted"
+	"obuilder.org/obuilder/zfs"
+	"obuilder.org/obuilder/zfs/fake"
+	"obuilder.org/obuilder/zfs/fault"
+)
+
+// A Clock is virtual time: it passes only when someone sleeps.
+type Clock struct {
+	mu  sync.Mutex
+	now time.Time
+}
+
+// NewClock makes a clock that begins at a time.
+func NewClock(begin time.Time) *Clock { return &Clock{now: begin} }
+
+// Now implements engine.Clock.
+func (c *Clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+// Sleep implements engine.Clock: d has passed when it returns, at once.
+func (c *Clock) Sleep(ctx context.Context, d time.Duration) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+	return nil
+}
+
+// Begin is when a rehearsal begins unless it says otherwise.
+var Begin = time.Date(2026, time.January, 1, 0, 0, 0, 0, time.UTC)
+
+// Options are what [New] makes a Sim of.
+type Options struct {
+	Images    []string // base images that the pool has, each with home and brew
+	BrewPath  string   // "/usr/local" when ""
+	Snapshots engine.SnapshotMode
+	PoolSize  uint64 // bytes; 500 GB when 0
+	Rules     []scripted.Rule
+}
+
+// A Sim is a machine to rehearse on.
+type Sim struct {
+	Engine  *engine.Engine
+	Machine *fake.Machine
+	Sandbox *scripted.Sandbox
+	Clock   *Clock
+	root    zfs.Dataset
+	record  fault.Transcript
+	begin   int // of the transcript that is shown
+}
+
+// Pool is the name of the pool, and Mountpoint where it is: what the operators
+// of macOS workers have.
+const (
+	Pool       = "obuilder"
+	Mountpoint = "/Volumes/obuilder"
+)
+
+// New makes a pool with base images and opens an engine on it. The transcript
+// begins after that.
+func New(ctx context.Context, o Options) (*Sim, error) {
+	if o.PoolSize == 0 {
+		o.PoolSize = 500e9
+	}
+	s := &Sim{Clock: NewClock(Begin), root: zfs.MustDataset(Pool)}
+	s.Machine = fake.New(fake.Pool(Pool, o.PoolSize, Mountpoint), fake.Clock(s.Clock.Now), fake.SnapshotMounts(o.Snapshots == engine.MountSnapshots))
+	for _, image := range o.Images {
+		if err := Prepare(ctx, s.Machine, s.root, image); err != nil {
+			return nil, err
+		}
+	}
+	var err error
+	s.Sandbox, err = scripted.New(scripted.Options{Files: s.Machine.Files(), Clock: s.Clock, BrewPath: o.BrewPath, Rules: o.Rules})
+	if err != nil {
+		return nil, err
+	}
+	s.Engine, err = engine.Open(ctx, engine.Options{FS: fault.Wrap(s.Machine, &s.record), Files: s.Machine.Files(), Root: s.root,
+		Sandbox: s.Sandbox, Snapshots: o.Snapshots, Clock: s.Clock})
+	if err != nil {
+		return nil, err
+	}
+	s.begin = len(s.record.Entries())
+	return s, nil
+}
+
+// Prepare makes an empty base image with its children home and brew, if the
+// pool does not have it: what preparing a Mac ends in.
+func Prepare(ctx context.Context, fs zfs.FS, root zfs.Dataset, name string) error {
+	image, err := root.MustChild("base-image").Child(name)
+	if err != nil {
+		return err
+	}
+	if err := fs.Create(ctx, image, zfs.CreateOptions{Parents: true}); err != nil {
+		return err
+	}
+	for _, child := range []string{"home", "brew"} {
+		ds, err := image.Child(child)
+		if err != nil {
+			return err
+		}
+		none := zfs.Property{Name: "mountpoint", Value: "none"}
+		if err := fs.Create(ctx, ds, zfs.CreateOptions{Parents: true, Properties: []zfs.Property{none}}); err != nil {
+			return err
+		}
+		if err := fs.Snapshot(ctx, false, ds.MustSnapshot(engine.Snap)); err != nil && !zfs.IsKind(err, zfs.Exists) {
+			return err
+		}
+	}
+	return nil
+}
+
+// Transcript writes the commands since New, one a line, as one could type
+// them, those that failed with how.
+func (s *Sim) Transcript(w io.Writer) error {
+	for _, command := range s.record.Entries()[s.begin:] {
+		if _, err := fmt.Fprintln(w, command); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// List writes what zfs list prints.
+func (s *Sim) List(ctx context.Context, w io.Writer) error {
+	columns := []string{"used", "available", "referenced", "mountpoint"}
+	rows, err := s.Machine.List(ctx, zfs.ListOptions{Properties: columns})
+	if err != nil {
+		return err
+	}
+	table := [][]string{{"NAME", "USED", "AVAIL", "REFER", "MOUNTPOINT"}}
+	for _, row := range rows {
+		line := []string{row.Name}
+		for i, value := range row.Values {
+			if n, err := strconv.ParseUint(value, 10, 64); err == nil && columns[i] != "mountpoint" {
+				value = zfs.FormatSize(n)
+			}
+			line = append(line, value)
+		}
+		table = append(table, line)
+	}
+	return printTable(w, table)
+}
+
+// printTable lays columns out as zfs list does: the first and the last to the
+// left, the others to the right, two spaces between them.
+func printTable(w io.Writer, table [][]string) error {
+	widths := make([]int, len(table[0]))
+	for _, line := range table {
+		for i, cell := range line {
+			widths[i] = max(widths[i], len(cell))
+		}
+	}
+	for _, line := range table {
+		var b strings.Builder
+		for i, cell := range line {
+			switch {
+			case i == len(line)-1:
+				b.WriteString("  " + cell)
+			case i == 0:
+				fmt.Fprintf(&b, "%-*s", widths[i], cell)
+			default:
+				fmt.Fprintf(&b, "  %*s", widths[i], cell)
+			}
+		}
+		if _, err := fmt.Fprintln(w, b.String()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
