@@ -1,0 +1,269 @@
+package fake
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"obuilder.org/obuilder/zfs"
+)
+
+// Destroy implements [zfs.FS].
+func (m *Machine) Destroy(ctx context.Context, target zfs.Name, mode zfs.DestroyMode) error {
+	f := m.begin(ctx)
+	if f == nil {
+		f = m.end(m.destroy(target, mode))
+	}
+	if f != nil {
+		return as(f, zfs.ArgvDestroy(target, mode))
+	}
+	return nil
+}
+
+func (m *Machine) destroy(target zfs.Name, mode zfs.DestroyMode) *failure {
+	mode.Recursive = mode.Recursive || mode.Dependents
+	if s, ok := target.(zfs.Snapshot); ok {
+		return m.destroySnaps(s, mode)
+	}
+	d := m.lookup(target.String())
+	switch {
+	case mode.Defer:
+		return failf(zfs.Usage, "cannot open '%s': missing '@' delimiter in snapshot name", target)
+	case d == nil:
+		return failf(zfs.NotFound, "cannot open '%s': dataset does not exist", target)
+	case d.parent == nil && !mode.Recursive:
+		return failf(zfs.Usage, "cannot destroy '%s': operation does not apply to pools\n"+
+			"use 'zfs destroy -r %[1]s' to destroy all datasets in the pool\n"+
+			"use 'zpool destroy %[1]s' to destroy the pool itself", target)
+	}
+	if d.children.len() == 0 && len(d.snaps) == 0 {
+		return m.destroyOne(d, mode.Force)
+	}
+	if !mode.Dependents {
+		if f := checkDependents(d, mode.Recursive); f != nil {
+			return f
+		}
+	}
+	return m.destroyList(destroyOrder(d, nil, make(map[*dataset]bool)), mode.Force)
+}
+
+// destroyList destroys all of list as far as it can, as destroy -r does.
+func (m *Machine) destroyList(list []*dataset, force bool) *failure {
+	var texts []string
+	var kind zfs.Kind
+	for _, d := range list {
+		f := m.destroyOne(d, force)
+		if f == nil {
+			continue
+		}
+		if texts == nil {
+			kind = f.Kind
+		}
+		texts = append(texts, f.Stderr)
+	}
+	if texts != nil {
+		return failf(kind, "%s", strings.Join(texts, "\n"))
+	}
+	return nil
+}
+
+// destroyOrder appends d and all that has to go with it, each after what depends on it.
+func destroyOrder(d *dataset, list []*dataset, seen map[*dataset]bool) []*dataset {
+	if seen[d] {
+		return list
+	}
+	seen[d] = true
+	for _, c := range d.sorted() {
+		list = destroyOrder(c, list, seen)
+	}
+	for _, s := range d.snaps {
+		for c := s.firstClone; c != nil; c = c.nextClone {
+			list = destroyOrder(c, list, seen)
+		}
+	}
+	return append(list, d)
+}
+
+// checkDependents refuses what needs -r or -R.
+func checkDependents(d *dataset, recursive bool) *failure {
+	var list []string
+	var visit func(*dataset)
+	show := func(of *dataset, name func() string) {
+		if inside := of.below(d); inside != recursive {
+			list = append(list, name())
+		}
+	}
+	seen := make(map[*dataset]bool)
+	visit = func(x *dataset) {
+		if seen[x] {
+			return
+		}
+		seen[x] = true
+		for _, c := range x.sorted() {
+			visit(c)
+			show(c, c.fullName)
+		}
+		for _, s := range slices.Backward(x.snaps) {
+			for c := s.firstClone; c != nil; c = c.nextClone {
+				visit(c)
+				show(c, c.fullName)
+			}
+			show(x, s.fullName)
+		}
+	}
+	visit(d)
+	switch {
+	case len(list) == 0:
+		return nil
+	case recursive:
+		return failf(zfs.HasClones, "cannot destroy '%s': filesystem has dependent clones\nuse '-R' to destroy the following datasets:\n%s", d.fullName(), strings.Join(list, "\n"))
+	}
+	return failf(zfs.HasChildren, "cannot destroy '%s': filesystem has children\nuse '-r' to destroy the following datasets:\n%s", d.fullName(), strings.Join(list, "\n"))
+}
+
+// dependents calls f for what depends on a snapshot, in the order in which it can be destroyed.
+func (m *Machine) dependents(s *snapshot, f func(name string, snap bool)) {
+	var visit func(*dataset)
+	visit = func(x *dataset) {
+		for _, c := range x.sorted() {
+			visit(c)
+		}
+		for _, s := range slices.Backward(x.snaps) {
+			for c := s.firstClone; c != nil; c = c.nextClone {
+				visit(c)
+			}
+			f(s.fullName(), true)
+		}
+		f(x.fullName(), false)
+	}
+	for c := s.firstClone; c != nil; c = c.nextClone {
+		visit(c)
+	}
+}
+
+// destroyOne destroys d with its snapshots. Of the top of a pool only the
+// snapshots go.
+func (m *Machine) destroyOne(d *dataset, force bool) *failure {
+	for len(d.snaps) > 0 {
+		s := d.snaps[len(d.snaps)-1]
+		if f := s.inUse(); f != nil {
+			return f
+		}
+		m.dropSnap(s)
+	}
+	if d.parent == nil {
+		return nil
+	}
+	if d.mnt != nil {
+		if f := m.detach(d.mnt.path, force); f != nil {
+			return f
+		}
+	}
+	if d.children.len() > 0 {
+		return failf(zfs.HasChildren, "cannot destroy '%s': filesystem has children", d.fullName())
+	}
+	m.removeMountpoint(d)
+	m.dropDataset(d)
+	return nil
+}
+
+func (s *snapshot) inUse() *failure {
+	switch {
+	case s.open > 0:
+		return failf(zfs.Busy, "cannot destroy snapshot %s: dataset is busy", s.fullName())
+	case s.firstClone != nil:
+		return failf(zfs.HasClones, "cannot destroy snapshot %s: snapshot is cloned", s.fullName())
+	}
+	return nil
+}
+
+func (m *Machine) dropDataset(d *dataset) {
+	origin := d.origin
+	d.charge(-int64(d.usedHead), -int64(d.usedSnap))
+	if origin != nil {
+		origin.removeClone(d)
+	}
+	d.parent.children.remove(d.name)
+	m.store.destroyed(d)
+	d.tree = nil
+	if origin != nil && origin.deferred && origin.firstClone == nil {
+		m.dropSnap(origin)
+	}
+}
+
+func (m *Machine) dropSnap(s *snapshot) {
+	d := s.ds
+	i := len(d.snaps) - 1
+	if d.snaps[i] != s {
+		i = slices.Index(d.snaps, s)
+	}
+	d.dropDead(i)
+	d.snaps = slices.Delete(d.snaps, i, i+1)
+	if len(d.snaps) == 0 {
+		d.snaps = nil
+	}
+	d.frozen = d.prevTxg()
+	m.store.dropped(s)
+}
+
+// destroySnaps destroys a snapshot and, with -r, the same of all below its dataset.
+func (m *Machine) destroySnaps(target zfs.Snapshot, mode zfs.DestroyMode) *failure {
+	d := m.lookup(target.Dataset().String())
+	if d == nil {
+		return failf(zfs.NotFound, "cannot open '%s': dataset does not exist", target.Dataset())
+	}
+	var list []*snapshot
+	var collect func(*dataset)
+	collect = func(x *dataset) {
+		if i := x.snapIndex(target.Tag()); i >= 0 {
+			list = append(list, x.snaps[i])
+		}
+		if mode.Recursive {
+			for _, c := range x.sorted() {
+				collect(c)
+			}
+		}
+	}
+	collect(d)
+	if len(list) == 0 {
+		return failf(zfs.NotFound, "could not find any snapshots to destroy; check snapshot names.")
+	}
+	var texts []string
+	for _, s := range list {
+		if s.firstClone == nil || mode.Defer || mode.Dependents {
+			continue
+		}
+		texts = append(texts, "cannot destroy '"+s.fullName()+"': snapshot has dependent clones",
+			"use '-R' to destroy the following datasets:")
+		m.dependents(s, func(name string, _ bool) { texts = append(texts, name) })
+	}
+	if texts != nil {
+		return failf(zfs.HasClones, "%s", strings.Join(texts, "\n"))
+	}
+	if mode.Dependents {
+		seen := make(map[*dataset]bool)
+		var order []*dataset
+		for _, s := range list {
+			for c := s.firstClone; c != nil; c = c.nextClone {
+				order = destroyOrder(c, order, seen)
+			}
+		}
+		if f := m.destroyList(order, mode.Force); f != nil {
+			return f
+		}
+	}
+	for _, s := range list {
+		switch {
+		case s.ds.snapIndex(s.name) < 0: // it was deferred, and has gone with its last clone
+		case s.firstClone != nil && mode.Defer:
+			s.deferred = true
+			m.store.moved(s)
+		default:
+			if f := s.inUse(); f != nil {
+				return f
+			}
+			m.dropSnap(s)
+		}
+	}
+	return nil
+}

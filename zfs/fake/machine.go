@@ -1,0 +1,352 @@
+package fake
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"time"
+
+	"obuilder.org/obuilder/zfs"
+)
+
+// A Machine is a computer with ZFS. It implements [zfs.FS]; its commands and
+// its files may be used concurrently.
+type Machine struct {
+	mu    sync.Mutex
+	clock func() time.Time
+	rand  *rand.PCG
+	macOS bool
+
+	txg   uint64 // of the transaction under way: above that of every snapshot
+	pools []*pool
+	names propNames
+
+	store store
+	host  volume // what is there where nothing is mounted
+	root  *mount
+	moved uint64 // counts mounts, for their order
+}
+
+var _ zfs.FS = (*Machine)(nil)
+
+// An Option is how a machine is to be.
+type Option func(*config)
+
+type config struct {
+	pools []poolConfig
+	clock func() time.Time
+	seed  uint64
+	macOS bool
+}
+
+type poolConfig struct {
+	name       string
+	size       uint64
+	mountpoint string
+}
+
+// Pool gives the machine a pool: its name, its size in bytes, of which ZFS
+// keeps some for itself, and the mount point of its root file system, "none"
+// for none and "" for /NAME. It panics where the name is not that of a pool.
+func Pool(name string, size uint64, mountpoint string) Option {
+	if ds := zfs.MustDataset(name); ds.Pool() != name {
+		panic("fake: " + name + " is not the name of a pool")
+	}
+	return func(c *config) { c.pools = append(c.pools, poolConfig{name, size, mountpoint}) }
+}
+
+// Clock sets what the machine takes the time from; time.Now otherwise.
+func Clock(now func() time.Time) Option { return func(c *config) { c.clock = now } }
+
+// Seed sets what guids follow from, 1 otherwise: with the same seed, the same
+// commands give the same guids.
+func Seed(seed uint64) Option { return func(c *config) { c.seed = seed } }
+
+// SnapshotMounts makes the machine behave as OpenZFS on macOS does where that
+// differs from Linux: zfs mount takes a snapshot, with exit status 16 when it
+// is mounted and 22 when its dataset is not, and forced unmounts succeed on
+// datasets with open files.
+func SnapshotMounts(on bool) Option { return func(c *config) { c.macOS = on } }
+
+// New gives a machine in memory.
+func New(opts ...Option) *Machine {
+	c := config{clock: time.Now, seed: 1}
+	for _, o := range opts {
+		o(&c)
+	}
+	m := &Machine{clock: c.clock, rand: rand.NewPCG(c.seed, 0), macOS: c.macOS, txg: 4, store: memory{}}
+	m.host.now = &m.txg
+	m.root = &mount{vol: &m.host, path: "/"}
+	for _, p := range c.pools {
+		m.addPool(p)
+	}
+	return m
+}
+
+func (m *Machine) addPool(c poolConfig) {
+	p := &pool{size: c.size}
+	root := m.newDataset(nil, c.name)
+	root.pool, p.root = p, root
+	if c.mountpoint != "" {
+		root.setLocal(propMountpoint, c.mountpoint)
+	}
+	m.pools = append(m.pools, p)
+	root.refd, root.usedHead = emptyFS, emptyFS
+	m.mountNew(root)
+}
+
+type pool struct {
+	root *dataset
+	size uint64
+}
+
+// A dataset is a file system: its place in the tree of names, its settings,
+// its snapshots oldest first, and its head, which is what is mounted.
+type dataset struct {
+	volume
+	name     string // last component
+	parent   *dataset
+	pool     *pool
+	children children
+	props    []setting // local ones
+	quota    uint64
+	refquota uint64
+
+	snaps                []*snapshot
+	origin               *snapshot
+	nextClone, prevClone *dataset // the clones of origin, a list
+
+	guid, createtxg uint64
+	created         int64
+
+	usedHead, usedSnap, usedChildren uint64
+
+	mnt *mount // where it is mounted
+}
+
+// A snapshot is what the head of ds was in transaction txg.
+type snapshot struct {
+	contents
+	ds      *dataset
+	name    string
+	guid    uint64
+	txg     uint64
+	created int64
+
+	firstClone, lastClone *dataset
+
+	open     int  // files of it that are open
+	mounted  bool // by name (macOS)
+	deferred bool // to be destroyed with its last clone
+}
+
+// contents is what is in a file system.
+type contents struct {
+	tree *node
+	next uint64   // how many objects have been made
+	refd uint64   // bytes
+	dead deadList // bytes of the previous snapshot that are not here any more
+}
+
+// children are few, mostly, or very many.
+type children struct {
+	few  []*dataset
+	many map[string]*dataset
+}
+
+const fewChildren = 8
+
+func (c *children) get(name string) *dataset {
+	if c.many != nil {
+		return c.many[name]
+	}
+	for _, d := range c.few {
+		if d.name == name {
+			return d
+		}
+	}
+	return nil
+}
+
+func (c *children) add(d *dataset) {
+	if c.many == nil && len(c.few) < fewChildren {
+		c.few = append(c.few, d)
+		return
+	}
+	if c.many == nil {
+		c.many = make(map[string]*dataset, 2*fewChildren)
+		for _, d := range c.few {
+			c.many[d.name] = d
+		}
+		c.few = nil
+	}
+	c.many[d.name] = d
+}
+
+func (c *children) remove(name string) {
+	if c.many != nil {
+		delete(c.many, name)
+		return
+	}
+	for i, d := range c.few {
+		if d.name == name {
+			last := len(c.few) - 1
+			c.few[i] = c.few[last]
+			c.few[last] = nil
+			c.few = c.few[:last]
+			return
+		}
+	}
+}
+
+func (c *children) len() int { return max(len(c.few), len(c.many)) }
+
+func (c *children) all(f func(*dataset)) {
+	for _, d := range c.few {
+		f(d)
+	}
+	for _, d := range c.many {
+		f(d)
+	}
+}
+
+// fullName gives the whole name of d.
+func (d *dataset) fullName() string {
+	if d.parent == nil {
+		return d.name
+	}
+	return string(d.appendName(make([]byte, 0, 96)))
+}
+
+func (d *dataset) appendName(b []byte) []byte {
+	if d.parent != nil {
+		b = append(d.parent.appendName(b), '/')
+	}
+	return append(b, d.name...)
+}
+
+func (s *snapshot) fullName() string {
+	return string(append(append(s.ds.appendName(make([]byte, 0, 96)), '@'), s.name...))
+}
+
+// below reports whether d is top or below it.
+func (d *dataset) below(top *dataset) bool {
+	for p := d; p != nil; p = p.parent {
+		if p == top {
+			return true
+		}
+	}
+	return false
+}
+
+func (m *Machine) newDataset(parent *dataset, name string) *dataset {
+	d := &dataset{name: name, parent: parent, guid: m.rand.Uint64(), createtxg: m.txg, created: m.clock().Unix()}
+	d.volume.ds, d.volume.now = d, &m.txg
+	if parent != nil {
+		d.pool = parent.pool
+		parent.children.add(d)
+	}
+	return d
+}
+
+// lookup finds a dataset by name.
+func (m *Machine) lookup(name string) *dataset {
+	first, rest, more := strings.Cut(name, "/")
+	var d *dataset
+	for _, p := range m.pools {
+		if p.root.name == first {
+			d = p.root
+		}
+	}
+	for more && d != nil {
+		first, rest, more = strings.Cut(rest, "/")
+		d = d.children.get(first)
+	}
+	return d
+}
+
+func (d *dataset) snapIndex(name string) int {
+	for i := len(d.snaps) - 1; i >= 0; i-- {
+		if d.snaps[i].name == name {
+			return i
+		}
+	}
+	return -1
+}
+
+func (m *Machine) lookupSnap(name zfs.Snapshot) *snapshot {
+	d := m.lookup(name.Dataset().String())
+	if d == nil {
+		return nil
+	}
+	if i := d.snapIndex(name.Tag()); i >= 0 {
+		return d.snaps[i]
+	}
+	return nil
+}
+
+func (s *snapshot) addClone(d *dataset) {
+	d.origin, d.prevClone, d.nextClone = s, s.lastClone, nil
+	if s.lastClone != nil {
+		s.lastClone.nextClone = d
+	} else {
+		s.firstClone = d
+	}
+	s.lastClone = d
+}
+
+func (s *snapshot) removeClone(d *dataset) {
+	if d.prevClone != nil {
+		d.prevClone.nextClone = d.nextClone
+	} else {
+		s.firstClone = d.nextClone
+	}
+	if d.nextClone != nil {
+		d.nextClone.prevClone = d.prevClone
+	} else {
+		s.lastClone = d.prevClone
+	}
+	d.origin, d.prevClone, d.nextClone = nil, nil, nil
+}
+
+// Hold makes a dataset busy, as a process whose working directory is in it
+// does, until release is called. It fails when the dataset is not mounted.
+func (m *Machine) Hold(ds zfs.Dataset) (release func(), err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	d := m.lookup(ds.String())
+	if d == nil || d.mnt == nil {
+		return nil, fmt.Errorf("hold %s: not mounted", ds)
+	}
+	mnt := d.mnt
+	mnt.open++
+	return sync.OnceFunc(func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		mnt.open--
+	}), nil
+}
+
+// A failure is an error whose command line is yet to be put in.
+type failure = zfs.Error
+
+func failf(k zfs.Kind, format string, args ...any) *failure {
+	return &failure{Kind: k, Status: 1, Stderr: fmt.Sprintf(format, args...)}
+}
+
+// as completes a failure.
+func as(f *failure, argv []string) error {
+	f.Argv = argv
+	return f
+}
+
+// begin starts a command.
+func (m *Machine) begin(ctx context.Context) *failure {
+	if err := ctx.Err(); err != nil {
+		return &failure{Kind: zfs.Timeout, Status: -1, Err: err}
+	}
+	m.mu.Lock()
+	return nil
+}

@@ -1,0 +1,264 @@
+package fake
+
+import (
+	"cmp"
+	"io/fs"
+	"path"
+	"slices"
+	"strings"
+	"syscall"
+
+	"obuilder.org/obuilder/zfs"
+)
+
+// mountNew mounts a new dataset where it is to be, as create and clone do.
+func (m *Machine) mountNew(d *dataset) *failure {
+	if at, _ := d.mountpoint(); at == "none" || at == "legacy" || !d.is(propCanmount, "on") {
+		return nil
+	}
+	return m.mount(d)
+}
+
+// mount mounts d at its mount point, which is a path.
+func (m *Machine) mount(d *dataset) *failure {
+	at, _ := d.mountpoint()
+	kind, text := m.attach(d, at)
+	if text != "" {
+		return failf(kind, "cannot mount %s", text)
+	}
+	return nil
+}
+
+// attach mounts d on a directory, which it makes. What it gives is empty or
+// what zfs says after "cannot mount".
+func (m *Machine) attach(d *dataset, at string) (zfs.Kind, string) {
+	w := m.from()
+	err := w.walk(at, true)
+	if err != nil {
+		// zfs makes the directory only when nothing is there.
+		if _, lerr := m.resolve(at, false); lerr != nil {
+			if w, err = m.mkdirAll(at, 0o755); err != nil {
+				return kindOfErrno(err), "'" + at + "': failed to create mountpoint: " + errnoText(err)
+			}
+		}
+	}
+	if err == nil && !w.here().inode().mode.IsDir() {
+		err = syscall.ENOTDIR
+	}
+	if err != nil {
+		return kindOfErrno(err), "'" + d.fullName() + "': " + errnoText(err)
+	}
+	on := w.here()
+	if on.ctl != notCtl || on.snap != nil {
+		return zfs.Permission, "'" + d.fullName() + "': " + errnoText(syscall.EPERM)
+	}
+	if d.is(propOverlay, "off") && (on.obj == rootObj && on.mnt != m.root || !on.contents().empty(on.obj)) {
+		return zfs.Busy, "'" + at + "': directory is not empty"
+	}
+	m.moved++
+	d.mnt = &mount{vol: &d.volume, on: on.mnt, at: on.obj, path: at, order: m.moved}
+	on.mnt.put(on.obj, d.mnt)
+	return 0, ""
+}
+
+func (m *mount) put(at uint64, over *mount) {
+	if m.over == nil {
+		m.over = make(map[uint64]*mount, 1)
+	}
+	m.over[at] = over
+}
+
+// detach unmounts what is mounted at a path. That need not be what was
+// mounted there by that name: the last mount is on top.
+func (m *Machine) detach(at string, force bool) *failure {
+	p, err := m.resolve(at, true)
+	if err != nil {
+		return failf(zfs.NotFound, "cannot unmount '%s': no such pool or dataset", at)
+	}
+	mnt := p.mnt
+	if p.obj != rootObj || p.ctl != notCtl || p.snap != nil || mnt == m.root {
+		return failf(zfs.NotMounted, "cannot unmount '%s': unmount failed", at)
+	}
+	if len(mnt.over) > 0 || mnt.open > 0 && !(force && m.macOS) {
+		return failf(zfs.Busy, "cannot unmount '%s': pool or dataset is busy", at)
+	}
+	m.unhook(mnt)
+	return nil
+}
+
+// unhook takes a mount out of its place.
+func (m *Machine) unhook(mnt *mount) {
+	delete(mnt.on.over, mnt.at)
+	mnt.gone = true
+	d := mnt.vol.ds
+	d.mnt = nil
+	if m.macOS {
+		for _, s := range d.snaps { // they are found through it
+			s.mounted = false
+		}
+	}
+}
+
+// removeMountpoint removes the directory that zfs has made for an inherited
+// mount point.
+func (m *Machine) removeMountpoint(d *dataset) {
+	at, from := d.mountpoint()
+	if from == d || at == "none" || at == "legacy" {
+		return
+	}
+	m.rmdir(at)
+}
+
+// An affected dataset is one whose mount a command has to move.
+type affected struct {
+	d       *dataset
+	mounted bool
+	path    string // where it is mounted
+}
+
+// affectedBy gives d and what is below it: all of it, or just what inherits
+// d's mount point.
+func affectedBy(d *dataset, all bool, list []affected) []affected {
+	a := affected{d: d, mounted: d.mnt != nil}
+	if a.mounted {
+		a.path = d.mnt.path
+	}
+	list = append(list, a)
+	d.children.all(func(c *dataset) {
+		if _, local := c.local(propMountpoint); !local || all {
+			list = affectedBy(c, all, list)
+		}
+	})
+	return list
+}
+
+// unmountAll unmounts those of list that are mounted, the innermost first,
+// and mounts them again when one of them cannot be.
+func (m *Machine) unmountAll(list []affected, force bool) *failure {
+	if len(list) > 1 {
+		slices.SortFunc(list, func(a, b affected) int { return cmp.Compare(b.path, a.path) })
+	}
+	for i, a := range list {
+		if !a.mounted {
+			continue
+		}
+		if f := m.detach(a.path, force); f != nil {
+			for _, b := range slices.Backward(list[:i]) {
+				if b.mounted && b.d.mnt == nil {
+					m.attach(b.d, b.path)
+				}
+			}
+			return f
+		}
+	}
+	return nil
+}
+
+// mountAll mounts those of list again that were mounted, wherever their mount
+// points are now, and all of them when wasNone.
+func (m *Machine) mountAll(list []affected, wasNone bool) *failure {
+	for i := range list {
+		list[i].path, _ = list[i].d.mountpoint()
+	}
+	if len(list) > 1 {
+		slices.SortFunc(list, func(a, b affected) int { return cmp.Compare(a.path, b.path) })
+	}
+	var first *failure
+	for _, a := range list {
+		if a.path == "none" || a.path == "legacy" || a.d.mnt != nil {
+			continue
+		}
+		switch v, _, _ := a.d.value(propCanmount); {
+		case v == "off", v == "noauto" && !a.mounted, !a.mounted && !wasNone:
+			continue
+		}
+		if f := m.mount(a.d); f != nil {
+			if first == nil {
+				first = f
+			} else {
+				first.Stderr += "\n" + f.Stderr
+			}
+		}
+	}
+	return first
+}
+
+// mkdirAll makes a directory and those above it.
+func (m *Machine) mkdirAll(name string, perm fs.FileMode) (*walker, error) {
+	w := m.from()
+	for component := range strings.SplitSeq(name, "/") {
+		err := w.walk(component, true)
+		if err == syscall.ENOENT && component != ".." {
+			here := w.here()
+			if err = here.readOnly(); err == nil {
+				if _, exists := here.contents().child(here.obj, component); exists { // a link to nowhere
+					return nil, syscall.ENOENT
+				}
+				_, err = here.mnt.vol.add(here.obj, component, inode{mode: fs.ModeDir | perm&^fs.ModeType, mtime: m.now()})
+			}
+			if err == nil {
+				err = w.walk(component, true)
+			}
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	if w.here().inode().mode&fs.ModeDir == 0 {
+		return nil, syscall.ENOTDIR
+	}
+	return w, nil
+}
+
+// rmdir removes a directory if it is empty.
+func (m *Machine) rmdir(name string) {
+	w := m.from()
+	if w.walk(path.Dir(path.Clean(name)), true) != nil {
+		return
+	}
+	p := w.here()
+	if p.readOnly() != nil {
+		return
+	}
+	base := path.Base(name)
+	obj, ok := p.contents().child(p.obj, base)
+	if !ok || p.mnt.over[obj] != nil || p.contents().inode(obj).mode&fs.ModeDir == 0 || !p.contents().empty(obj) {
+		return
+	}
+	p.mnt.vol.unlink(p.obj, base, m.now())
+}
+
+func (m *Machine) now() int64 { return m.clock().UnixNano() }
+
+func kindOfErrno(err error) zfs.Kind {
+	switch err {
+	case syscall.ENOSPC, syscall.EDQUOT:
+		return zfs.NoSpace
+	case syscall.EROFS, syscall.EPERM, syscall.EACCES:
+		return zfs.Permission
+	}
+	return zfs.Unknown
+}
+
+// errnoText is what strerror(3) of Linux gives, wherever this runs.
+func errnoText(err error) string {
+	switch err {
+	case syscall.ENOENT:
+		return "No such file or directory"
+	case syscall.ENOTDIR:
+		return "Not a directory"
+	case syscall.ENOSPC:
+		return "No space left on device"
+	case syscall.EDQUOT:
+		return "Disk quota exceeded"
+	case syscall.EROFS:
+		return "Read-only file system"
+	case syscall.EPERM:
+		return "Operation not permitted"
+	case syscall.ELOOP:
+		return "Too many levels of symbolic links"
+	case syscall.ENAMETOOLONG:
+		return "File name too long"
+	}
+	return err.Error()
+}

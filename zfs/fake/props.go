@@ -1,0 +1,549 @@
+package fake
+
+import (
+	"fmt"
+	"math/bits"
+	"path"
+	"strconv"
+	"strings"
+
+	"obuilder.org/obuilder/zfs"
+)
+
+// A propID is a property: an index into props, or above those a user property
+// in propNames.
+type propID uint16
+
+// A setting is a local value of a property.
+type setting struct {
+	id    propID
+	value string
+}
+
+type propKind uint8
+
+const (
+	readOnly  propKind = iota
+	choice             // one of values
+	size               // bytes or none
+	blockSize          // a power of two
+	mountPath
+)
+
+// A propDef is a property as OpenZFS 2.1.11 has it.
+type propDef struct {
+	name     string
+	kind     propKind
+	inherits bool
+	ofSnap   bool // snapshots have it
+	def      string
+	values   string // as in the message about others
+}
+
+const (
+	propType propID = iota
+	propCreation
+	propUsed
+	propAvailable
+	propReferenced
+	propMounted
+	propOrigin
+	propCreatetxg
+	propGUID
+	propUsedbysnapshots
+	propUsedbydataset
+	propUsedbychildren
+	propWritten
+	propLogicalused
+	propLogicalreferenced
+	propDeferDestroy
+	propUserrefs
+	propClones
+	propName
+	propCompressratio
+	propMountpoint
+	propCanmount
+	propReadonly
+	propQuota
+	propRefquota
+	propOverlay
+	propRest
+)
+
+const onOff = "on | off"
+
+var props = [...]propDef{
+	propType:              {name: "type", ofSnap: true},
+	propCreation:          {name: "creation", ofSnap: true},
+	propUsed:              {name: "used", ofSnap: true},
+	propAvailable:         {name: "available"},
+	propReferenced:        {name: "referenced", ofSnap: true},
+	propMounted:           {name: "mounted"},
+	propOrigin:            {name: "origin"},
+	propCreatetxg:         {name: "createtxg", ofSnap: true},
+	propGUID:              {name: "guid", ofSnap: true},
+	propUsedbysnapshots:   {name: "usedbysnapshots"},
+	propUsedbydataset:     {name: "usedbydataset"},
+	propUsedbychildren:    {name: "usedbychildren"},
+	propWritten:           {name: "written", ofSnap: true},
+	propLogicalused:       {name: "logicalused"},
+	propLogicalreferenced: {name: "logicalreferenced", ofSnap: true},
+	propDeferDestroy:      {name: "defer_destroy", ofSnap: true},
+	propUserrefs:          {name: "userrefs", ofSnap: true},
+	propClones:            {name: "clones", ofSnap: true},
+	propName:              {name: "name", ofSnap: true},
+	propCompressratio:     {name: "compressratio", ofSnap: true},
+
+	propMountpoint: {name: "mountpoint", kind: mountPath, inherits: true},
+	propCanmount:   {name: "canmount", kind: choice, def: "on", values: "on | off | noauto"},
+	propReadonly:   {name: "readonly", kind: choice, inherits: true, def: "off", values: onOff},
+	propQuota:      {name: "quota", kind: size, def: "0"},
+	propRefquota:   {name: "refquota", kind: size, def: "0"},
+	propOverlay:    {name: "overlay", kind: choice, inherits: true, def: "on", values: onOff},
+
+	// Those that only have values here.
+	propRest + 0:  {name: "compression", kind: choice, inherits: true, def: "off", values: "on | off | lzjb | gzip | gzip-[1-9] | zle | lz4 | zstd | zstd-[1-19] | zstd-fast | zstd-fast-[1-10,20,30,40,50,60,70,80,90,100,500,1000]"},
+	propRest + 1:  {name: "atime", kind: choice, inherits: true, def: "on", values: onOff},
+	propRest + 2:  {name: "relatime", kind: choice, inherits: true, def: "off", values: onOff},
+	propRest + 3:  {name: "devices", kind: choice, inherits: true, ofSnap: true, def: "on", values: onOff},
+	propRest + 4:  {name: "exec", kind: choice, inherits: true, ofSnap: true, def: "on", values: onOff},
+	propRest + 5:  {name: "setuid", kind: choice, inherits: true, ofSnap: true, def: "on", values: onOff},
+	propRest + 6:  {name: "checksum", kind: choice, inherits: true, def: "on", values: "on | off | fletcher2 | fletcher4 | sha256 | sha512 | skein | edonr"},
+	propRest + 7:  {name: "sync", kind: choice, inherits: true, def: "standard", values: "standard | always | disabled"},
+	propRest + 8:  {name: "logbias", kind: choice, inherits: true, def: "latency", values: "latency | throughput"},
+	propRest + 9:  {name: "xattr", kind: choice, inherits: true, ofSnap: true, def: "on", values: "on | off | dir | sa"},
+	propRest + 10: {name: "primarycache", kind: choice, inherits: true, ofSnap: true, def: "all", values: "all | none | metadata"},
+	propRest + 11: {name: "secondarycache", kind: choice, inherits: true, ofSnap: true, def: "all", values: "all | none | metadata"},
+	propRest + 12: {name: "snapdir", kind: choice, inherits: true, def: "hidden", values: "hidden | visible"},
+	propRest + 13: {name: "copies", kind: choice, inherits: true, def: "1", values: "1 | 2 | 3"},
+	propRest + 14: {name: "dnodesize", kind: choice, inherits: true, def: "legacy", values: "legacy | auto | 1k | 2k | 4k | 8k | 16k"},
+	propRest + 15: {name: "recordsize", kind: blockSize, inherits: true, def: "131072"},
+}
+
+var aliases = map[string]propID{
+	"avail": propAvailable, "refer": propReferenced, "lused": propLogicalused, "lrefer": propLogicalreferenced,
+	"usedsnap": propUsedbysnapshots, "usedds": propUsedbydataset, "usedchild": propUsedbychildren,
+	"compress": propRest, "rdonly": propReadonly, "recsize": propRest + 15, "ratio": propCompressratio,
+}
+
+var propIDs = func() map[string]propID {
+	ids := make(map[string]propID, len(props)+len(aliases))
+	for i, p := range props {
+		ids[p.name] = propID(i)
+	}
+	for name, id := range aliases {
+		ids[name] = id
+	}
+	return ids
+}()
+
+// propNames numbers user properties.
+type propNames struct {
+	ids   map[string]propID
+	names []string
+}
+
+// notSet is the number of every user property that no dataset has.
+const notSet propID = 1<<16 - 1
+
+// find gives the number of a property: of one that zfs has or, when it has a
+// colon, one that users have. A new one gets a number when it is to be set.
+func (n *propNames) find(name string, toSet bool) (propID, bool) {
+	switch name { // those that are asked for most
+	case "mountpoint":
+		return propMountpoint, true
+	case "name":
+		return propName, true
+	}
+	if id, ok := propIDs[name]; ok {
+		return id, true
+	}
+	if id, ok := n.ids[name]; ok {
+		return id, true
+	}
+	if !validUserProp(name) || len(n.names) >= 1<<15 {
+		return 0, false
+	}
+	if !toSet {
+		return notSet, true
+	}
+	if n.ids == nil {
+		n.ids = make(map[string]propID)
+	}
+	id := propID(len(props) + len(n.names))
+	name = strings.Clone(name)
+	n.ids[name] = id
+	n.names = append(n.names, name)
+	return id, true
+}
+
+func (n *propNames) name(id propID) string {
+	if int(id) < len(props) {
+		return props[id].name
+	}
+	return n.names[int(id)-len(props)]
+}
+
+// zfs_prop_user in zfs_prop.c: lower case, digits and "-_.:", with a colon.
+func validUserProp(name string) bool {
+	colon := false
+	for i := 0; i < len(name); i++ {
+		c := name[i]
+		switch {
+		case c == ':':
+			colon = true
+		case c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-' || c == '_' || c == '.' || c == ' ':
+		default:
+			return false
+		}
+	}
+	return colon && len(name) < 256
+}
+
+func isUser(id propID) bool { return int(id) >= len(props) }
+
+func inherits(id propID) bool { return isUser(id) || props[id].inherits }
+
+func (d *dataset) local(id propID) (string, bool) {
+	for i := range d.props {
+		if d.props[i].id == id {
+			return d.props[i].value, true
+		}
+	}
+	return "", false
+}
+
+func (d *dataset) setLocal(id propID, value string) {
+	switch id {
+	case propQuota:
+		d.quota, _ = strconv.ParseUint(value, 10, 64)
+	case propRefquota:
+		d.refquota, _ = strconv.ParseUint(value, 10, 64)
+	}
+	for i := range d.props {
+		if d.props[i].id == id {
+			d.props[i].value = value
+			return
+		}
+	}
+	d.props = append(d.props, setting{id, value})
+}
+
+func (d *dataset) unsetLocal(id propID) {
+	for i := range d.props {
+		if d.props[i].id == id {
+			d.props = append(d.props[:i:i], d.props[i+1:]...)
+			return
+		}
+	}
+}
+
+// value gives what an editable property is for d, and the dataset it is set
+// on, nil for a default. ok is false for a user property that nobody set.
+func (d *dataset) value(id propID) (value string, from *dataset, ok bool) {
+	for p := d; p != nil; p = p.parent {
+		if v, ok := p.local(id); ok {
+			return v, p, true
+		}
+		if !inherits(id) {
+			break
+		}
+	}
+	if isUser(id) {
+		return "", nil, false
+	}
+	return props[id].def, nil, true
+}
+
+func (d *dataset) is(id propID, value string) bool {
+	v, _, _ := d.value(id)
+	return v == value
+}
+
+// mountpoint gives where d would be mounted, "none" or "legacy", and the
+// dataset on which that is set, nil for the default.
+func (d *dataset) mountpoint() (at string, from *dataset) {
+	v, from, _ := d.value(propMountpoint)
+	if from == d || v == "none" || v == "legacy" {
+		return v, from
+	}
+	below := make([]byte, 0, 128)
+	below = d.nameBelow(from, below)
+	if from == nil {
+		return "/" + string(below), nil
+	}
+	if v == "/" {
+		v = ""
+	}
+	return v + "/" + string(below), from
+}
+
+// nameBelow appends the components of d below top.
+func (d *dataset) nameBelow(top *dataset, b []byte) []byte {
+	if d.parent != top {
+		b = append(d.parent.nameBelow(top, b), '/')
+	}
+	return append(b, d.name...)
+}
+
+// parse checks the value of a property and brings it into the form in which
+// it is kept. The text is what is wrong with it.
+func parse(id propID, name, value string) (kept, text string) {
+	if isUser(id) {
+		if len(value) >= 8192 {
+			return "", fmt.Sprintf("property '%s' is too long", name)
+		}
+		return value, ""
+	}
+	def := &props[id]
+	switch def.kind {
+	case readOnly:
+		return "", fmt.Sprintf("'%s' is readonly", def.name)
+	case mountPath:
+		if value == "none" || value == "legacy" || strings.HasPrefix(value, "/") {
+			return value, ""
+		}
+		return "", "'mountpoint' must be an absolute path, 'none', or 'legacy'"
+	case size:
+		if value == "none" {
+			return "0", ""
+		}
+		n, ok := parseSize(value)
+		if !ok {
+			return "", fmt.Sprintf("bad numeric value '%s'", value)
+		}
+		if n == 0 {
+			return "", "use 'none' to disable quota/refquota"
+		}
+		return strconv.FormatUint(n, 10), ""
+	case blockSize:
+		n, ok := parseSize(value)
+		if !ok {
+			return "", fmt.Sprintf("bad numeric value '%s'", value)
+		}
+		if n < 512 || n > 1<<20 || bits.OnesCount64(n) != 1 {
+			return "", fmt.Sprintf("'%s' must be power of 2 from 512B to 1M", def.name)
+		}
+		return strconv.FormatUint(n, 10), ""
+	default:
+		if !oneOf(value, def.values) {
+			return "", fmt.Sprintf("'%s' must be one of '%s'", def.name, def.values)
+		}
+		return value, ""
+	}
+}
+
+// oneOf reports whether value is in a list such as "on | gzip-[1-9]".
+func oneOf(value, list string) bool {
+	for alt := range strings.SplitSeq(list, " | ") {
+		prefix, ranges, ok := strings.Cut(alt, "[")
+		if !ok {
+			if value == alt {
+				return true
+			}
+			continue
+		}
+		digits, ok := strings.CutPrefix(value, prefix)
+		n, err := strconv.Atoi(digits)
+		if !ok || err != nil || strconv.Itoa(n) != digits {
+			continue
+		}
+		for r := range strings.SplitSeq(strings.TrimSuffix(ranges, "]"), ",") {
+			lo, hi, ok := strings.Cut(r, "-")
+			if !ok {
+				hi = lo
+			}
+			from, _ := strconv.Atoi(lo)
+			to, _ := strconv.Atoi(hi)
+			if n >= from && n <= to {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// parseSize reads a size as zfs_nicestrtonum does: 10, 10k, 1.5G, 10MiB.
+func parseSize(s string) (uint64, bool) {
+	i := 0
+	for i < len(s) && (s[i] >= '0' && s[i] <= '9' || s[i] == '.') {
+		i++
+	}
+	unit := strings.ToUpper(s[i:])
+	shift := 0
+	if unit != "" && unit != "B" {
+		shift = strings.IndexByte("KMGTPEZ", unit[0])*10 + 10
+		if shift == 0 || shift > 60 || unit[1:] != "" && unit[1:] != "B" && unit[1:] != "IB" {
+			return 0, false
+		}
+	}
+	if strings.Contains(s[:i], ".") {
+		f, err := strconv.ParseFloat(s[:i], 64)
+		f *= float64(uint64(1) << shift)
+		return uint64(f), err == nil && f < 1<<63
+	}
+	n, err := strconv.ParseUint(s[:i], 10, 64)
+	return n << shift, err == nil && n<<shift>>shift == n
+}
+
+// parseAll checks the properties of a command.
+func (m *Machine) parseAll(what string, list []zfs.Property, into []setting) ([]setting, *failure) {
+	for _, p := range list {
+		id, ok := m.names.find(p.Name, true)
+		if !ok {
+			return nil, failf(zfs.Usage, "%s: invalid property '%s'", what, p.Name)
+		}
+		for _, s := range into {
+			if s.id == id {
+				f := failf(zfs.Usage, "property '%s' specified multiple times", p.Name)
+				f.Status = 255
+				return nil, f
+			}
+		}
+		value, text := parse(id, p.Name, p.Value)
+		if text != "" {
+			return nil, failf(zfs.Usage, "%s: %s", what, text)
+		}
+		into = append(into, setting{id, value})
+	}
+	return into, nil
+}
+
+// get gives a property of d as zfs get -p prints it.
+func (m *Machine) get(d *dataset, id propID) (value, source string) {
+	if isUser(id) || props[id].kind != readOnly {
+		v, from, ok := d.value(id)
+		if !ok {
+			return "-", "-"
+		}
+		if id == propMountpoint {
+			v, from = d.mountpoint()
+		}
+		switch from {
+		case d:
+			return v, "local"
+		case nil:
+			return v, "default"
+		}
+		return v, "inherited from " + from.fullName()
+	}
+	return m.derived(d, id), "-"
+}
+
+func utoa(n uint64) string { return strconv.FormatUint(n, 10) }
+
+func (m *Machine) derived(d *dataset, id propID) string {
+	switch id {
+	case propType:
+		return string(zfs.Filesystems)
+	case propName:
+		return d.fullName()
+	case propCreation:
+		return strconv.FormatInt(d.created, 10)
+	case propCreatetxg:
+		return utoa(d.createtxg)
+	case propGUID:
+		return utoa(d.guid)
+	case propMounted:
+		if d.mnt != nil {
+			return "yes"
+		}
+		return "no"
+	case propOrigin:
+		if d.origin != nil {
+			return d.origin.fullName()
+		}
+	case propCompressratio:
+		return "1.00"
+	case propUsed, propLogicalused:
+		return utoa(m.space(d).used())
+	case propUsedbydataset:
+		return utoa(m.space(d).usedHead)
+	case propUsedbysnapshots:
+		return utoa(m.space(d).usedSnap)
+	case propUsedbychildren:
+		return utoa(m.space(d).usedChildren)
+	case propReferenced, propLogicalreferenced:
+		return utoa(m.space(d).refd)
+	case propWritten:
+		return utoa(written(m.space(d).refd, d.dead, d.prev()))
+	case propAvailable:
+		n, _ := m.space(d).available()
+		if d.refquota > 0 {
+			n = min(n, d.refquota-min(d.refquota, d.refd))
+		}
+		return utoa(n)
+	}
+	return "-"
+}
+
+// getSnap gives a property of snapshot i of d as zfs get -p prints it.
+func (m *Machine) getSnap(d *dataset, i int, id propID) (value, source string) {
+	s := d.snaps[i]
+	if isUser(id) || props[id].kind != readOnly {
+		if !isUser(id) && !props[id].ofSnap {
+			return "-", "-"
+		}
+		v, from, ok := d.value(id)
+		switch {
+		case !ok:
+			return "-", "-"
+		case from == nil:
+			return v, "default"
+		}
+		return v, "inherited from " + from.fullName()
+	}
+	switch id {
+	case propType:
+		return string(zfs.Snapshots), "-"
+	case propName:
+		return s.fullName(), "-"
+	case propCreation:
+		return strconv.FormatInt(s.created, 10), "-"
+	case propCreatetxg:
+		return utoa(s.txg), "-"
+	case propGUID:
+		return utoa(s.guid), "-"
+	case propUsed:
+		m.space(d)
+		return utoa(d.unique(i)), "-"
+	case propReferenced, propLogicalreferenced:
+		m.space(d)
+		return utoa(s.refd), "-"
+	case propWritten:
+		m.space(d)
+		before := d.origin
+		if i > 0 {
+			before = d.snaps[i-1]
+		}
+		return utoa(written(s.refd, s.dead, before)), "-"
+	case propCompressratio:
+		return "1.00", "-"
+	case propDeferDestroy:
+		if s.deferred {
+			return "on", "-"
+		}
+		return "off", "-"
+	case propUserrefs:
+		return "0", "-"
+	case propClones:
+		if s.firstClone == nil {
+			return "-", "-"
+		}
+		var b strings.Builder
+		for c := s.firstClone; c != nil; c = c.nextClone {
+			if b.Len() > 0 {
+				b.WriteByte(',')
+			}
+			b.WriteString(c.fullName())
+		}
+		return b.String(), "-"
+	}
+	return "-", "-"
+}
+
+// space gives d with what it uses brought up to date.
+func (m *Machine) space(d *dataset) *dataset { return d }
+
+// cleanMountpoint is the path that a mount point names.
+func cleanMountpoint(at string) string { return path.Clean(at) }
