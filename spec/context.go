@@ -114,8 +114,8 @@ func (c Context) RunInput(base string, run *Run) (RunInput, error) {
 			}
 			return RunInput{}, &Error{
 				Pos:  pos,
-				Msg:  "the secret " + sexp.Quote(s.ID) + " was not given to this build",
-				Hint: "give it with --secret " + s.ID + ":FILE",
+				Msg:  "the secret " + quoteExcerpt(s.ID) + " was not given to this build",
+				Hint: "give it with --secret " + excerpt(sexp.Atom(s.ID)) + ":FILE",
 			}
 		}
 		in.Secrets = append(in.Secrets, SecretValue{value, s.Target})

@@ -31,14 +31,40 @@ func FromSexp(n sexp.Node) (*Spec, error) {
 	return s, nil
 }
 
+// longest is how much of a spec an error message shows, in bytes.
+const longest = 60
+
 // excerpt is a node for an error message, cut where it gets long.
-func excerpt(n sexp.Node) string {
-	const limit = 60
-	s := n.String()
-	if len(s) > limit {
-		s = s[:limit] + "..."
+func excerpt(n sexp.Node) string { return cut(appendExcerpt(nil, n)) }
+
+// quoteExcerpt is a name for an error message, in quotes.
+func quoteExcerpt(name string) string {
+	return cut([]byte(sexp.Quote(name[:min(len(name), longest)])))
+}
+
+func cut(b []byte) string {
+	if len(b) > longest {
+		b = append(b[:longest], "..."...)
 	}
-	return s
+	return string(b)
+}
+
+// appendExcerpt appends n, or as much of it as makes b too long.
+func appendExcerpt(b []byte, n sexp.Node) []byte {
+	if !n.IsList {
+		return append(b, sexp.AtomText(n.Atom[:min(len(n.Atom), longest)])...)
+	}
+	b = append(b, '(')
+	for i, sub := range n.List {
+		if len(b) > longest {
+			break
+		}
+		if i > 0 {
+			b = append(b, ' ')
+		}
+		b = appendExcerpt(b, sub)
+	}
+	return append(b, ')')
 }
 
 func fail(n sexp.Node, hint, format string, args ...any) error {
@@ -63,7 +89,7 @@ func specOf(n sexp.Node) (*Spec, error) {
 			s.Builds = append(s.Builds, b)
 		case item.Head() == "from" && len(item.List) > 0:
 			var err error
-			if s.From, err = oneAtom(item, "the name of a base image"); err != nil {
+			if s.From, err = oneAtom(item, "the name of a base image", ""); err != nil {
 				return nil, err
 			}
 			s.FromPos = item.Pos
@@ -110,7 +136,7 @@ func opOf(n sexp.Node) (Op, error) {
 	case "Run", "Copy", "User", "Env":
 		// The generic form of sexplib: what is inlined in the usual one is a
 		// list of its own.
-		if len(args) != 1 || !args[0].IsList {
+		if len(args) != 1 || !args[0].IsList || name != "Env" && args[0].Head() != "" {
 			return nil, fail(n, "write it with a small letter, or with another pair of parentheses",
 				"expected (%s (...)), got %s", name, excerpt(n))
 		}
@@ -118,10 +144,10 @@ func opOf(n sexp.Node) (Op, error) {
 	}
 	switch name {
 	case "comment":
-		text, err := oneAtom(n, "a text")
+		text, err := oneAtom(n, "a text", "a text with spaces goes in double quotes")
 		return Comment{n.Pos, text}, err
 	case "workdir":
-		path, err := oneAtom(n, "a path")
+		path, err := oneAtom(n, "a path", "")
 		return Workdir{n.Pos, path}, err
 	case "shell":
 		argv, err := atoms(args, "an argument of the shell")
@@ -150,9 +176,9 @@ func opOf(n sexp.Node) (Op, error) {
 }
 
 // oneAtom returns the only argument of n, which is what the error calls for.
-func oneAtom(n sexp.Node, what string) (string, error) {
+func oneAtom(n sexp.Node, what, hint string) (string, error) {
 	if len(n.List) != 2 || n.List[1].IsList {
-		return "", fail(n, "", "expected %s after %q, and nothing else, got %s", what, n.Head(), excerpt(n))
+		return "", fail(n, hint, "expected %s after %q, and nothing else, got %s", what, n.Head(), excerpt(n))
 	}
 	return n.List[1].Atom, nil
 }
@@ -173,12 +199,12 @@ func atoms(ns []sexp.Node, what string) ([]string, error) {
 
 // fields finds the fields of a record by the names it may have. It returns
 // them in the order of the names, with a zero Node for each that is missing.
-func fields(owner sexp.Node, what string, ns []sexp.Node, names ...string) ([]sexp.Node, error) {
+func fields(what, example string, ns []sexp.Node, names ...string) ([]sexp.Node, error) {
 	found := make([]sexp.Node, len(names))
 next:
 	for _, n := range ns {
 		if !n.IsList || len(n.List) == 0 || n.List[0].IsList {
-			return nil, fail(n, "", "expected a field of %s, such as (%s ...), got %s", what, names[len(names)-1], excerpt(n))
+			return nil, fail(n, "", "expected a field of %s, such as (%s ...), got %s", what, example, excerpt(n))
 		}
 		for i, name := range names {
 			if n.List[0].Atom != name {
@@ -202,7 +228,7 @@ func required(owner sexp.Node, what, field string) error {
 }
 
 func runOf(owner sexp.Node, args []sexp.Node) (Op, error) {
-	fs, err := fields(owner, "run", args, "cache", "network", "secrets", "shell")
+	fs, err := fields("run", "shell", args, "cache", "network", "secrets", "shell")
 	if err != nil {
 		return nil, err
 	}
@@ -211,7 +237,7 @@ func runOf(owner sexp.Node, args []sexp.Node) (Op, error) {
 	if !shell.IsList {
 		return nil, required(owner, "run", "shell")
 	}
-	if op.Cmd, err = oneAtom(shell, "a command, in double quotes if it has spaces,"); err != nil {
+	if op.Cmd, err = oneAtom(shell, "a command", `a command with spaces goes in double quotes: (shell "make all")`); err != nil {
 		return nil, err
 	}
 	if cache.IsList {
@@ -248,7 +274,7 @@ func mountOf(n sexp.Node, what string) (pos Pos, id, target string, options []Op
 		return
 	}
 	id = n.List[0].Atom
-	fs, err := fields(n, what, n.List[1:], "target", "buildkit_options")
+	fs, err := fields(what, "target", n.List[1:], "target", "buildkit_options")
 	if err != nil {
 		return
 	}
@@ -256,7 +282,7 @@ func mountOf(n sexp.Node, what string) (pos Pos, id, target string, options []Op
 		err = required(n, what, "target")
 		return
 	}
-	if target, err = oneAtom(fs[0], "a path"); err != nil || !fs[1].IsList {
+	if target, err = oneAtom(fs[0], "a path", ""); err != nil || !fs[1].IsList {
 		return
 	}
 	const form = "they are written (buildkit_options ((NAME VALUE) ...))"
@@ -275,11 +301,11 @@ func mountOf(n sexp.Node, what string) (pos Pos, id, target string, options []Op
 }
 
 func copyOf(owner sexp.Node, args []sexp.Node) (Op, error) {
-	fs, err := fields(owner, "copy", args, "from", "exclude", "src", "dst")
+	fs, err := fields("copy", "src", args, "from", "src", "dst", "exclude")
 	if err != nil {
 		return nil, err
 	}
-	from, exclude, src, dst := fs[0], fs[1], fs[2], fs[3]
+	from, src, dst, exclude := fs[0], fs[1], fs[2], fs[3]
 	op := Copy{Pos: owner.Pos}
 	if !src.IsList {
 		return nil, required(owner, "copy", "src")
@@ -290,7 +316,7 @@ func copyOf(owner sexp.Node, args []sexp.Node) (Op, error) {
 	if !dst.IsList {
 		return nil, required(owner, "copy", "dst")
 	}
-	if op.Dst, err = oneAtom(dst, "a path"); err != nil {
+	if op.Dst, err = oneAtom(dst, "a path", ""); err != nil {
 		return nil, err
 	}
 	if exclude.IsList {
@@ -316,7 +342,7 @@ func userOf(n sexp.Node, args []sexp.Node) (User, error) {
 	}
 	switch {
 	case len(args) == 1 && is(0, "name"):
-		name, err := oneAtom(args[0], "a name")
+		name, err := oneAtom(args[0], "a name", "")
 		if err == nil && name == "" {
 			err = fail(args[0], "", "the name of a user is empty")
 		}
@@ -333,13 +359,13 @@ func userOf(n sexp.Node, args []sexp.Node) (User, error) {
 }
 
 func number(field sexp.Node) (int, error) {
-	s, err := oneAtom(field, "a number")
+	s, err := oneAtom(field, "a number", "")
 	if err != nil {
 		return 0, err
 	}
 	v, ok := camlInt(s)
 	if !ok {
-		return 0, fail(field.List[1], "", "%s is not a number of 63 bits", excerpt(field.List[1]))
+		return 0, fail(field.List[1], "", "%s is not a number, or too large", excerpt(field.List[1]))
 	}
 	return v, nil
 }

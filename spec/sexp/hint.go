@@ -35,7 +35,11 @@ func DidYouMean(name, they string, known []string) string {
 }
 
 func join(names []string, last string) string {
-	if n := len(names) - 1; n > 0 {
+	const most = 10
+	switch n := len(names) - 1; {
+	case n > most:
+		return strings.Join(names[:most], ", ") + " and others"
+	case n > 0:
 		return strings.Join(names[:n], ", ") + " " + last + " " + names[n]
 	}
 	return names[0]

@@ -1,6 +1,9 @@
 package sexp
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // MaxDepth is how deep lists may be nested in a source, so that no source can
 // exhaust the stack of the reader or of what walks its result.
@@ -106,6 +109,7 @@ type reader struct {
 	line  int
 	bol   int // offset of the beginning of the line
 	depth int
+	stack []Item // what has been read of the lists that are open
 	err   error
 }
 
@@ -191,7 +195,7 @@ func (r *reader) list() []Item {
 		return nil
 	}
 	r.next()
-	var items []Item
+	first := len(r.stack)
 	for {
 		r.space()
 		switch {
@@ -203,9 +207,12 @@ func (r *reader) list() []Item {
 		case r.src[r.off] == ')':
 			r.next()
 			r.depth--
+			items := slices.Clone(r.stack[first:])
+			r.stack = r.stack[:first]
 			return items
 		}
-		items = append(items, r.item())
+		it := r.item()
+		r.stack = append(r.stack, it)
 	}
 }
 
