@@ -359,6 +359,23 @@ func TestHeadingFarRight(t *testing.T) {
 	}
 }
 
+// TestCopyThatJustFits checks where OCaml's Format breaks a copy: it decides
+// when the last but one parenthesis comes, and wants a column to be left then.
+func TestCopyThatJustFits(t *testing.T) {
+	for _, tt := range []struct {
+		n    int
+		want string
+	}{
+		{54, "/: (copy (src " + strings.Repeat("x", 54) + ") (dst /))"},
+		{55, "/: (copy (src " + strings.Repeat("x", 55) + ")\n         (dst /))"},
+	} {
+		op := spec.Copy{Src: []string{strings.Repeat("x", tt.n)}, Dst: "/"}
+		if got := spec.Heading("/", op); got != tt.want {
+			t.Errorf("got\n%s\nwant\n%s", got, tt.want)
+		}
+	}
+}
+
 func atom() *rapid.Generator[string] {
 	return rapid.OneOf(
 		rapid.StringOfN(rapid.RuneFrom([]rune("a#|;\"\\() \n\r\t0'é")), 0, 8, -1),
