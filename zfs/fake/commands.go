@@ -70,11 +70,19 @@ func (m *Machine) checkNew(parent *dataset, ds zfs.Dataset, settings []setting, 
 		return failf(zfs.NoSpace, "cannot create '%s': out of space", ds)
 	}
 	for _, s := range settings {
-		if s.id != propQuota && s.id != propRefquota {
-			continue
-		}
-		if n, _ := strconv.ParseUint(s.value, 10, 64); n > 0 && n < emptyFS {
-			return failf(zfs.NoSpace, "cannot create '%s': out of space", ds)
+		n, _ := strconv.ParseUint(s.value, 10, 64)
+		switch s.id {
+		case propQuota, propRefquota:
+			if n > 0 && n < emptyFS {
+				return failf(zfs.NoSpace, "cannot create '%s': out of space", ds)
+			}
+		case propReservation, propRefreservation:
+			if left, _ := m.space(parent).available(); n > left {
+				return failf(zfs.NoSpace, "cannot create '%s': out of space", ds)
+			}
+			if n > 0 {
+				return failf(zfs.Unsupported, "cannot create '%s': reservations are not modelled", ds)
+			}
 		}
 	}
 	return nil
@@ -296,8 +304,15 @@ func (m *Machine) set(ds zfs.Dataset, list []zfs.Property) *failure {
 	}
 	for _, s := range settings {
 		n, _ := strconv.ParseUint(s.value, 10, 64)
-		if n > 0 && (s.id == propQuota && n < m.space(d).used() || s.id == propRefquota && n < m.space(d).refd) {
+		switch {
+		case n == 0:
+		case s.id == propQuota && n < m.space(d).used(), s.id == propRefquota && n < m.space(d).refd:
 			return failf(zfs.NoSpace, "cannot set property for '%s': size is less than current used or reserved space", ds)
+		case s.id == propReservation, s.id == propRefreservation:
+			if left, _ := m.space(d).available(); n > left {
+				return failf(zfs.NoSpace, "cannot set property for '%s': size is greater than available space", ds)
+			}
+			return failf(zfs.Unsupported, "cannot set property for '%s': reservations are not modelled", ds)
 		}
 	}
 	var moved []affected
@@ -349,7 +364,7 @@ func (m *Machine) inherit(ds zfs.Dataset, property string, recursive bool) *fail
 		f.Status = 2
 		return f
 	case !isUser(id) && props[id].kind == readOnly:
-		return failf(zfs.Usage, "%s property is read-only", property)
+		return failf(zfs.Permission, "%s property is read-only", property)
 	case !inherits(id):
 		text := "'" + property + "' property cannot be inherited"
 		if id == propQuota || id == propRefquota {
@@ -425,13 +440,11 @@ func (m *Machine) mountTarget(target zfs.Name) *failure {
 		case i < 0:
 			return failf(zfs.NotFound, "cannot open '%s': dataset does not exist", s)
 		case d.mnt == nil:
-			f := failf(zfs.NotMounted, "cannot mount '%s': Invalid argument", s)
+			f := failf(zfs.NotMounted, "parent dataset '%s' must be mounted", s.Dataset())
 			f.Status = 22 // EINVAL
 			return f
 		case d.snaps[i].mounted:
-			f := failf(zfs.Mounted, "cannot mount '%s': Resource busy", s)
-			f.Status = 16 // EBUSY
-			return f
+			return &failure{Kind: zfs.Mounted, Status: 16} // EBUSY; it prints nothing
 		}
 		d.snaps[i].mounted = true
 		return nil
@@ -730,7 +743,7 @@ func (m *Machine) rollback(to zfs.Snapshot, recursive bool) *failure {
 	}
 	switch {
 	case len(later) > 0 && !recursive:
-		return failf(zfs.Exists, "cannot rollback to '%s': more recent snapshots or bookmarks exist\nuse '-r' to force deletion of the following snapshots and bookmarks:\n%s", to, strings.Join(list, "\n"))
+		return failf(zfs.HasChildren, "cannot rollback to '%s': more recent snapshots or bookmarks exist\nuse '-r' to force deletion of the following snapshots and bookmarks:\n%s", to, strings.Join(list, "\n"))
 	case len(clones) > 0:
 		return failf(zfs.HasClones, "cannot rollback to '%s': clones of previous snapshots exist\nuse '-R' to force deletion of the following clones and dependents:\n%s", to, strings.Join(clones, "\n"))
 	}

@@ -46,6 +46,13 @@ func (m *Machine) list(opts zfs.ListOptions) ([]zfs.Row, *failure) {
 	if len(types) == 0 {
 		types = []zfs.Type{zfs.Filesystems}
 	}
+	for _, t := range types {
+		if t != zfs.Filesystems && t != zfs.Snapshots {
+			f := failf(zfs.Usage, "invalid type '%s'", t)
+			f.Status = 2
+			return nil, f
+		}
+	}
 	l := lister{fs: slices.Contains(types, zfs.Filesystems), snaps: slices.Contains(types, zfs.Snapshots)}
 	depth := 0
 	switch {

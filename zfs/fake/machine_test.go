@@ -151,7 +151,7 @@ func TestErrors(t *testing.T) {
 		{"create in read-only parent", func(m *Machine) error {
 			must(t, m.Set(ctx, ds("tank/a"), prop("readonly", "on")))
 			return m.Create(ctx, ds("tank/a/ro"), zfs.CreateOptions{})
-		}, zfs.Permission, 1, "cannot mount '/Volumes/tank/a/ro': failed to create mountpoint: Read-only file system\nfilesystem successfully created, but not mounted"},
+		}, zfs.Unknown, 1, "cannot mount '/Volumes/tank/a/ro': failed to create mountpoint: Read-only file system\nfilesystem successfully created, but not mounted"},
 		{"clone missing", func(m *Machine) error { return m.Clone(ctx, snap("tank/a@no"), ds("tank/n")) },
 			zfs.NotFound, 1, "cannot open 'tank/a@no': dataset does not exist"},
 		{"clone bad property", func(m *Machine) error { return m.Clone(ctx, snap("tank/a@s"), ds("tank/n"), prop("nosuch", "1")) },
@@ -181,7 +181,7 @@ func TestErrors(t *testing.T) {
 			return m.Set(ctx, ds("tank/c"), mountNone)
 		}, zfs.Busy, 1, "cannot unmount '/Volumes/tank/c': pool or dataset is busy"},
 		{"set read-only property", func(m *Machine) error { return m.Set(ctx, ds("tank/a"), prop("used", "1")) },
-			zfs.Usage, 1, "cannot set property for 'tank/a': 'used' is readonly"},
+			zfs.Permission, 1, "cannot set property for 'tank/a': 'used' is readonly"},
 		{"set twice", func(m *Machine) error { return m.Set(ctx, ds("tank/a"), prop("a:b", "1"), prop("a:b", "2")) },
 			zfs.Usage, 255, "property 'a:b' specified multiple times"},
 		{"set quota below used", func(m *Machine) error { return m.Set(ctx, ds("tank/a"), prop("quota", "1k")) },
@@ -201,7 +201,7 @@ func TestErrors(t *testing.T) {
 		{"rollback", func(m *Machine) error {
 			must(t, m.Snapshot(ctx, false, snap("tank/a@t")))
 			return m.Rollback(ctx, snap("tank/a@s"), false)
-		}, zfs.Exists, 1, "cannot rollback to 'tank/a@s': more recent snapshots or bookmarks exist\nuse '-r' to force deletion of the following snapshots and bookmarks:\ntank/a@t"},
+		}, zfs.HasChildren, 1, "cannot rollback to 'tank/a@s': more recent snapshots or bookmarks exist\nuse '-r' to force deletion of the following snapshots and bookmarks:\ntank/a@t"},
 		{"inherit", func(m *Machine) error { return m.Inherit(ctx, ds("tank/a"), "canmount", false) },
 			zfs.Usage, 1, "'canmount' property cannot be inherited"},
 		{"list", func(m *Machine) error {

@@ -73,11 +73,11 @@ func (m *mount) put(at uint64, over *mount) {
 func (m *Machine) detach(at string, force bool) *failure {
 	p, err := m.resolve(at, true)
 	if err != nil {
-		return failf(zfs.NotFound, "cannot unmount '%s': no such pool or dataset", at)
+		return failf(zfs.Busy, "cannot unmount '%s': no such pool or dataset", at)
 	}
 	mnt := p.mnt
 	if p.obj != rootObj || p.ctl != notCtl || p.snap != nil || mnt == m.root {
-		return failf(zfs.NotMounted, "cannot unmount '%s': unmount failed", at)
+		return failf(zfs.Busy, "cannot unmount '%s': unmount failed", at)
 	}
 	if len(mnt.over) > 0 || mnt.open > 0 && !(force && m.macOS) {
 		return failf(zfs.Busy, "cannot unmount '%s': pool or dataset is busy", at)
@@ -234,8 +234,6 @@ func kindOfErrno(err error) zfs.Kind {
 	switch err {
 	case syscall.ENOSPC, syscall.EDQUOT:
 		return zfs.NoSpace
-	case syscall.EROFS, syscall.EPERM, syscall.EACCES:
-		return zfs.Permission
 	}
 	return zfs.Unknown
 }

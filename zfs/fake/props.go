@@ -3,7 +3,6 @@ package fake
 import (
 	"fmt"
 	"math/bits"
-	"path"
 	"strconv"
 	"strings"
 
@@ -67,6 +66,8 @@ const (
 	propQuota
 	propRefquota
 	propOverlay
+	propReservation
+	propRefreservation
 	propRest
 )
 
@@ -100,6 +101,9 @@ var props = [...]propDef{
 	propQuota:      {name: "quota", kind: size, def: "0"},
 	propRefquota:   {name: "refquota", kind: size, def: "0"},
 	propOverlay:    {name: "overlay", kind: choice, inherits: true, def: "on", values: onOff},
+
+	propReservation:    {name: "reservation", kind: size, def: "0"},
+	propRefreservation: {name: "refreservation", kind: size, def: "0"},
 
 	// Those that only have values here.
 	propRest + 0:  {name: "compression", kind: choice, inherits: true, def: "off", values: "on | off | lzjb | gzip | gzip-[1-9] | zle | lz4 | zstd | zstd-[1-19] | zstd-fast | zstd-fast-[1-10,20,30,40,50,60,70,80,90,100,500,1000]"},
@@ -219,6 +223,10 @@ func (d *dataset) setLocal(id propID, value string) {
 		d.quota, _ = strconv.ParseUint(value, 10, 64)
 	case propRefquota:
 		d.refquota, _ = strconv.ParseUint(value, 10, 64)
+	}
+	if value == "0" && !isUser(id) && props[id].kind == size {
+		d.unsetLocal(id) // that is how zfs keeps "none"
+		return
 	}
 	for i := range d.props {
 		if d.props[i].id == id {
@@ -402,7 +410,11 @@ func (m *Machine) parseAll(what string, list []zfs.Property, into []setting) ([]
 		}
 		value, text := parse(id, p.Name, p.Value)
 		if text != "" {
-			return nil, failf(zfs.Usage, "%s: %s", what, text)
+			kind := zfs.Usage
+			if !isUser(id) && props[id].kind == readOnly {
+				kind = zfs.Permission
+			}
+			return nil, failf(kind, "%s: %s", what, text)
 		}
 		into = append(into, setting{id, value})
 	}
@@ -544,6 +556,3 @@ func (m *Machine) getSnap(d *dataset, i int, id propID) (value, source string) {
 
 // space gives d with what it uses brought up to date.
 func (m *Machine) space(d *dataset) *dataset { return d }
-
-// cleanMountpoint is the path that a mount point names.
-func cleanMountpoint(at string) string { return path.Clean(at) }

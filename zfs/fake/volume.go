@@ -92,16 +92,17 @@ func (c *contents) empty(dir uint64) bool {
 	return empty
 }
 
-// room reports why bytes more do not fit.
-func (v *volume) room(bytes uint64) error {
+// room reports why nothing more fits. As in ZFS, what has begun to be written
+// when the limit is reached is still written.
+func (v *volume) room() error {
 	d := v.ds
 	if d == nil {
 		return nil
 	}
-	if d.refquota > 0 && d.refd+bytes > d.refquota {
+	if d.refquota > 0 && d.refd >= d.refquota {
 		return syscall.EDQUOT
 	}
-	if left, quota := d.available(); left < bytes {
+	if left, quota := d.available(); left == 0 {
 		if quota {
 			return syscall.EDQUOT
 		}
@@ -115,7 +116,7 @@ func (v *volume) add(dir uint64, name string, ino inode) (uint64, error) {
 	if len(name) > 255 {
 		return 0, syscall.ENAMETOOLONG
 	}
-	if err := v.room(objectSize); err != nil {
+	if err := v.room(); err != nil {
 		return 0, err
 	}
 	v.next++
@@ -213,7 +214,7 @@ func (v *volume) write(obj uint64, p []byte, off, now int64) (done int, err erro
 		}
 		want := roundUp(max(have, uint64(at+n)), sectorSize)
 		if want > old {
-			if err := v.room(want - old); err != nil {
+			if err := v.room(); err != nil {
 				return done, err
 			}
 		}
