@@ -277,7 +277,7 @@ func TestQuiesce(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newStore(t)
-			out, err := s.run(t, s.config(`setsid sleep 100 >/dev/null 2>&1 & echo $!`))
+			out, err := s.run(t, s.config(`setsid bash -c 'echo >up; exec sleep 100' >/dev/null 2>&1 & until [ -e up ]; do sleep 0.01; done; echo $!`))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -20,3 +20,10 @@ func signalName(state *os.ProcessState) string {
 	}
 	return ""
 }
+
+// KillGroup makes cmd, which was made with a context, run in a session of its
+// own, so that all of it is killed when the context ends.
+func KillGroup(cmd *exec.Cmd) {
+	separate(cmd)
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+}

@@ -10,8 +10,8 @@
 //		},
 //	})
 //
-// "tar -xf -" unpacks its standard input in the home of the build user, as
-// copy steps want it. A command for which there is neither a script nor a rule
+// "tar -xf -" unpacks its standard input in the working directory, as copy
+// steps want it. A command for which there is neither a script nor a rule
 // prints itself after "+ " and adds the same line to the file .ran in the
 // home, so that results of different commands differ.
 package scripted
@@ -234,8 +234,12 @@ func (s *Sandbox) create(ctx context.Context, name string, flag int, perm fs.Fil
 	return err
 }
 
-// untar does what tar -xf - does in the home of the build user.
+// untar does what tar -xf - does in the working directory.
 func (s *Sandbox) untar(ctx context.Context, cfg sandbox.Config, stdin io.Reader, output io.Writer) error {
+	dir, err := s.Resolve(cfg.Workdir, ".")
+	if err != nil {
+		return err
+	}
 	r := tar.NewReader(stdin)
 	for {
 		h, err := r.Next()
@@ -249,19 +253,21 @@ func (s *Sandbox) untar(ctx context.Context, cfg sandbox.Config, stdin io.Reader
 		if err != nil {
 			return fmt.Errorf("read standard input: %w", err)
 		}
-		if err := s.extract(ctx, h, r); err != nil {
+		if err := s.extract(ctx, dir, h, r); err != nil {
 			return s.fail(cfg, output, err)
 		}
 	}
 }
 
-func (s *Sandbox) extract(ctx context.Context, h *tar.Header, contents io.Reader) error {
+func (s *Sandbox) extract(ctx context.Context, dir string, h *tar.Header, contents io.Reader) error {
 	rel := path.Clean(h.Name)
 	if !fs.ValidPath(rel) {
 		return &fs.PathError{Op: "extract", Path: h.Name, Err: fs.ErrInvalid}
 	}
-	name := path.Join(s.Home(), rel)
-	if h.Typeflag == tar.TypeDir {
+	name := path.Join(dir, rel)
+	// ocurrent/obuilder, and so package source, writes directories as files
+	// whose names end in a slash, as tar did before it had directories.
+	if h.Typeflag == tar.TypeDir || strings.HasSuffix(h.Name, "/") {
 		return s.opts.Files.MkdirAll(name, h.FileInfo().Mode().Perm())
 	}
 	if err := s.opts.Files.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {

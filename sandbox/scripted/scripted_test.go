@@ -143,7 +143,7 @@ func archive(t *testing.T, headers ...tar.Header) *bytes.Buffer {
 	return &buf
 }
 
-var untar = command("tar", "-xf", "-")
+var untar = sandbox.Config{Workdir: "/", Argv: []string{"tar", "-xf", "-"}}
 
 func TestUntar(t *testing.T) {
 	sb, home := newSandbox(t, scripted.Options{})
