@@ -179,8 +179,14 @@ func (d Dataset) MustChild(component string) Dataset {
 // name is not valid or the whole gets too long.
 func (d Dataset) Snapshot(name string) (Snapshot, error) {
 	full := d.name + "@" + name
+	if d.IsZero() {
+		return Snapshot{}, &NameError{full, "no dataset before the '@'"}
+	}
 	if reason := checkComponent(name); reason != "" {
 		return Snapshot{}, &NameError{full, reason}
+	}
+	if name == "." || name == ".." {
+		return Snapshot{}, &NameError{full, "the name of the snapshot is " + name}
 	}
 	if len(full) > MaxNameLen {
 		return Snapshot{}, &NameError{full, fmt.Sprintf("longer than %d bytes", MaxNameLen)}

@@ -240,14 +240,14 @@ func (f *FS) Rollback(ctx context.Context, to zfs.Snapshot, recursive bool) erro
 func (f *FS) List(ctx context.Context, opts zfs.ListOptions) ([]zfs.Row, error) {
 	argv := zfs.ArgvList(opts)
 	out, err := f.run(ctx, argv, f.deadline)
-	if err != nil {
+	if err != nil && !zfs.IsKind(err, zfs.NotFound) {
 		return nil, err
 	}
-	rows, err := parseList(out, len(opts.Properties))
-	if err != nil {
-		return nil, &zfs.Error{Argv: argv, Err: err}
+	rows, parseErr := parseList(out, len(opts.Properties))
+	if parseErr != nil {
+		return nil, &zfs.Error{Argv: argv, Err: errors.Join(parseErr, err)}
 	}
-	return rows, nil
+	return rows, err
 }
 
 // Get implements [zfs.FS].

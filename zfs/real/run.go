@@ -124,7 +124,8 @@ func (f *FS) run(parent context.Context, argv []string, deadline time.Duration) 
 	case ctx.Err() != nil:
 		return fail(zfs.Timeout, -1, text, fmt.Errorf("no result within %v: %w", deadline, ctx.Err()))
 	case errors.As(err, &exit) && exit.Exited():
-		return fail(classify(argv, exit.ExitCode(), text), exit.ExitCode(), text, nil)
+		_, err := fail(classify(argv, exit.ExitCode(), text), exit.ExitCode(), text, nil)
+		return stdout.buf.Bytes(), err // what was found, where something was not
 	default: // a signal, or output that is still open after the end of the command
 		return fail(zfs.Unknown, -1, text, err)
 	}

@@ -1,0 +1,7 @@
+//go:build !unix
+
+package real
+
+import "os/exec"
+
+func asNobody(*exec.Cmd) {}
