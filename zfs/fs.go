@@ -125,7 +125,9 @@ type FS interface {
 	// Rollback runs zfs rollback [-r] to, -r destroying more recent snapshots.
 	Rollback(ctx context.Context, to Snapshot, recursive bool) error
 
-	// List runs zfs list -Hp.
+	// List runs zfs list -Hp. When some of the roots do not exist that is
+	// NotFound, and the rows of those that do come with the error: one process
+	// tells which of many names are there.
 	List(ctx context.Context, opts ListOptions) ([]Row, error)
 
 	// Get runs zfs get -Hp -o name,property,value,source properties target.

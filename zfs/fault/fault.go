@@ -105,17 +105,18 @@ func (w *wrapped) Pool(ctx context.Context, pool string) (zfs.PoolStatus, error)
 	return query(ctx, w.in, zfs.ArgvPool(pool), func() (zfs.PoolStatus, error) { return w.fs.Pool(ctx, pool) })
 }
 
-// query is Intercept for a command with an answer, which comes without an
-// error only.
+// query is Intercept for a command with an answer. One that comes with an
+// error is passed on with that error, and with no other.
 func query[T any](ctx context.Context, in Interceptor, argv []string, run func() (T, error)) (T, error) {
 	var answer T
-	err := in.Intercept(ctx, argv, func() (err error) {
-		answer, err = run()
-		return err
+	var failed error
+	err := in.Intercept(ctx, argv, func() error {
+		answer, failed = run()
+		return failed
 	})
-	if err != nil {
+	if err != nil && err != failed {
 		var none T
 		return none, err
 	}
-	return answer, nil
+	return answer, err
 }
