@@ -187,7 +187,7 @@ func TestExit(t *testing.T) {
 	}
 	cfg.Argv = []string{"no-such-program"}
 	out, err = s.run(t, cfg)
-	if exit := (*sandbox.ExitError)(nil); !errors.As(err, &exit) || exit.Status != 127 || !strings.Contains(out, "no-such-program") {
+	if exit := (*sandbox.ExitError)(nil); !errors.As(err, &exit) || exit.Status < 126 || !strings.Contains(out, "no-such-program") {
 		t.Errorf("printed %q, %v", out, err)
 	}
 }

@@ -14,9 +14,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// The test binary under the name of a program of a Mac is that program: it
-// adds its arguments to the file "record" above the directory of programs, and
-// answers from the files there.
+// The test binary stands in for these programs of a Mac, called by scripts
+// which newMac writes: it adds its arguments to the file "record" of the mac's
+// directory, and answers from the files there.
 var programs = map[string]func(dir string, args []string) int{
 	"dscl": func(dir string, args []string) int {
 		switch args[1] {
@@ -108,21 +108,20 @@ func show(dir, name string) int {
 }
 
 func TestMain(m *testing.M) {
-	program, ok := programs[filepath.Base(os.Args[0])]
-	if !ok {
+	name, dir := os.Getenv("OBUILDER_TEST_PROGRAM"), os.Getenv("OBUILDER_TEST_DIR")
+	if name == "" {
 		os.Exit(m.Run())
 	}
-	dir := filepath.Dir(filepath.Dir(os.Args[0]))
 	f, err := os.OpenFile(filepath.Join(dir, "record"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
 	if err == nil {
-		_, err = fmt.Fprintln(f, strings.Join(os.Args, " "))
+		_, err = fmt.Fprintln(f, name, strings.Join(os.Args[1:], " "))
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(2)
 	}
 	f.Close()
-	os.Exit(program(dir, os.Args[1:]))
+	os.Exit(programs[name](dir, os.Args[1:]))
 }
 
 // A mac is a directory with programs that record how they are called.
@@ -147,7 +146,10 @@ func newMac(t *testing.T) mac {
 		}
 	}
 	for name := range programs {
-		if err := os.Symlink(self, filepath.Join(m.dir, "bin", name)); err != nil {
+		// A program built with the race detector sleeps a second in the end.
+		script := fmt.Sprintf("#!/bin/sh\nGORACE=atexit_sleep_ms=0 OBUILDER_TEST_PROGRAM=%s OBUILDER_TEST_DIR=%s exec %s \"$@\"\n",
+			name, quote(m.dir), quote(self))
+		if err := os.WriteFile(filepath.Join(m.dir, "bin", name), []byte(script), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -197,8 +199,7 @@ func (m mac) ran(want ...string) {
 	os.Remove(name)
 	var got []string
 	for line := range strings.Lines(string(text)) {
-		line = strings.ReplaceAll(strings.TrimSuffix(line, "\n"), m.dir+"/bin/", "")
-		got = append(got, strings.ReplaceAll(line, m.dir, "M"))
+		got = append(got, strings.ReplaceAll(strings.TrimSuffix(line, "\n"), m.dir, "M"))
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		m.t.Error(diff)
