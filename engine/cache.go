@@ -95,6 +95,22 @@ func (e *Engine) makeTarget(ctx context.Context, cfg sandbox.Config, name, targe
 	return nil
 }
 
+// cacheDataset names the dataset of a cache as ocurrent/obuilder does. No
+// dataset can be made with a '%' in its name, so caches whose names need
+// escapes do not work there on ZFS; a ':' stands for it here, which is always escaped itself.
+func (e *Engine) cacheDataset(name string) (zfs.Dataset, error) {
+	ds, err := e.cache.Child(strings.ReplaceAll(spec.EscapeCache(name), "%", ":"))
+	if err != nil {
+		return ds, &sandbox.RefusedError{Reason: fmt.Sprintf("cache %q: a dataset cannot be named after it: %v", name, err),
+			Hint: "give it a shorter name"}
+	}
+	// cache-tmp/N-c-NAME is longer than cache/c-NAME.
+	if len(ds.String())+len("-tmp/-")+20 > zfs.MaxNameLen {
+		return ds, &sandbox.RefusedError{Reason: fmt.Sprintf("cache %q: its name is too long", name), Hint: "give it a shorter name"}
+	}
+	return ds, nil
+}
+
 func (e *Engine) cacheOf(name string) *cache {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -140,7 +156,7 @@ func (e *Engine) cacheGroups(ctx context.Context) error {
 }
 
 func (e *Engine) useCache(ctx context.Context, cfg sandbox.Config, name, target string) (*cacheUse, error) {
-	main, err := e.cache.Child(spec.EscapeCache(name))
+	main, err := e.cacheDataset(name)
 	if err != nil {
 		return nil, err
 	}
@@ -221,17 +237,7 @@ func (e *Engine) releaseCache(ctx context.Context, u *cacheUse, keep bool) error
 	defer u.cache.mu.Unlock()
 	if keep && u.cache.gen == u.gen {
 		u.cache.gen++
-		err := e.swapCache(ctx, u)
-		if err == nil {
-			return u.unmark()
-		}
-		// Another step's result is not worth less because its cache could
-		// not be kept: the cache is put back as it was.
-		e.log.Warn("cannot keep what the step has put into its cache", "cache", u.main.String(), "err", err)
-		if err := e.recoverCache(ctx, u.tmp.Base()); err != nil {
-			return err
-		}
-		return u.unmark()
+		return e.swapCache(ctx, u)
 	}
 	if err := e.destroyTmp(ctx, u.tmp); err != nil {
 		return err
@@ -239,15 +245,34 @@ func (e *Engine) releaseCache(ctx context.Context, u *cacheUse, keep bool) error
 	return u.unmark()
 }
 
-// swapCache puts the clone in the cache's place. The cache is missing only
-// between the two renames, and recoverCache ends what was begun.
+// oldPrefix begins the name of a snapshot that a cache was cloned from before.
+const oldPrefix = "old-"
+
+// swapCache puts the clone in the cache's place. A step's result is not worth
+// less because its cache could not be kept: where that fails, the cache is as
+// it was, or as it was to be, and only a failure to clear up is an error.
 func (e *Engine) swapCache(ctx context.Context, u *cacheUse) error {
-	old, unmark, err := e.tmpDataset(u.main)
+	old, unmarkOld, err := e.tmpDataset(u.main)
 	if err != nil {
 		return err
 	}
+	if err := e.exchange(ctx, u, old); err != nil {
+		e.log.Warn("cannot keep what the step has put into its cache", "cache", u.main.String(), "err", err)
+		for _, ds := range []zfs.Dataset{u.tmp, old} {
+			if err := e.recoverCache(ctx, ds.Base()); err != nil {
+				return err
+			}
+		}
+	}
+	return errors.Join(u.unmark(), unmarkOld())
+}
+
+// exchange moves the cache to old and the clone to where the cache was. The
+// cache is missing only between the two renames; wherever this stops,
+// recoverCache clears up.
+func (e *Engine) exchange(ctx context.Context, u *cacheUse, old zfs.Dataset) error {
 	// The time keeps the name apart from that of an earlier process.
-	oldSnap, err := u.tmp.Snapshot(fmt.Sprintf("old-%d-%s", e.clock.Now().Unix(), old.Base()[:strings.IndexByte(old.Base(), '-')]))
+	oldSnap, err := u.tmp.Snapshot(fmt.Sprintf(oldPrefix+"%d-%s", e.clock.Now().Unix(), old.Base()[:strings.IndexByte(old.Base(), '-')]))
 	if err != nil {
 		return err
 	}
@@ -270,7 +295,7 @@ func (e *Engine) swapCache(ctx context.Context, u *cacheUse) error {
 			return err
 		}
 	}
-	return unmark()
+	return nil
 }
 
 // recoverCache ends the use of a dataset of cache-tmp, wherever the exchange
@@ -291,7 +316,10 @@ func (e *Engine) recoverCache(ctx context.Context, name string) error {
 		// of the two datasets, the one with a snapshot is the cache.
 		_, err = e.fs.List(ctx, zfs.ListOptions{Roots: []zfs.Name{tmp.MustSnapshot(Snap)}, Types: []zfs.Type{zfs.Snapshots}})
 		if err == nil {
-			return e.fs.Rename(ctx, tmp, main, zfs.RenameOptions{})
+			if err := e.fs.Rename(ctx, tmp, main, zfs.RenameOptions{}); err != nil {
+				return err
+			}
+			return e.settleCache(ctx, main)
 		}
 		if zfs.IsKind(err, zfs.NotFound) {
 			return e.destroyTmp(ctx, tmp)
@@ -308,5 +336,35 @@ func (e *Engine) recoverCache(ctx context.Context, name string) error {
 			err = e.destroyTmp(ctx, tmp)
 		}
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return e.settleCache(ctx, main)
+}
+
+// settleCache gives a cache the snapshot that it is cloned from, if an exchange
+// that did not end has taken it, and destroys those that it has left: those
+// that clones still need when the last of these goes.
+func (e *Engine) settleCache(ctx context.Context, main zfs.Dataset) error {
+	rows, err := e.fs.List(ctx, zfs.ListOptions{Roots: []zfs.Name{main}, Recursive: true, Depth: 1, Types: []zfs.Type{zfs.Snapshots}})
+	if err != nil {
+		return err
+	}
+	ready := false
+	for _, row := range rows {
+		snap, err := zfs.ParseSnapshot(row.Name)
+		if err != nil {
+			return err
+		}
+		ready = ready || snap.Tag() == Snap
+		if strings.HasPrefix(snap.Tag(), oldPrefix) {
+			if err := e.fs.Destroy(ctx, snap, zfs.DestroyMode{Defer: true}); err != nil && !zfs.IsKind(err, zfs.NotFound) {
+				return err
+			}
+		}
+	}
+	if ready {
+		return nil
+	}
+	return e.fs.Snapshot(ctx, false, main.MustSnapshot(Snap))
 }

@@ -14,6 +14,7 @@ import (
 
 	"obuilder.org/obuilder/index"
 	"obuilder.org/obuilder/sandbox"
+	"obuilder.org/obuilder/spec"
 	"obuilder.org/obuilder/zfs"
 )
 
@@ -46,8 +47,8 @@ func (SystemClock) Sleep(ctx context.Context, d time.Duration) error {
 type SnapshotMode int
 
 const (
-	// ListSnapshots looks at the listing made when the engine opened, reads logs from
-	// the head of a result and never mounts a snapshot.
+	// ListSnapshots asks with zfs list, once for all steps of a job, reads logs
+	// from the head of a result and never mounts a snapshot.
 	ListSnapshots SnapshotMode = iota
 	// MountSnapshots mounts the result's snapshot, as ocurrent/obuilder
 	// does: one command that both asks and makes the log readable. macOS only.
@@ -107,7 +108,7 @@ type Engine struct {
 
 	mu       sync.Mutex
 	images   map[string]*image
-	complete map[string]bool // ids of results known to be complete
+	complete map[string]bool // ids of results that are known to be complete
 	children map[string][]string
 	inFlight map[string]*flight
 	groups   map[zfs.Dataset]bool // of cache and cacheTmp, those known to exist
@@ -126,7 +127,8 @@ type image struct {
 
 // Open looks at the store, makes what is missing of its groups, and clears
 // away what a killed process has left: at most three commands on a store in
-// order, whatever its size. It waits for the pool as long as PoolWait says.
+// order, and as long for one with many results as for one with few. It waits
+// for the pool as long as PoolWait says.
 func Open(ctx context.Context, o Options) (*Engine, error) {
 	e := &Engine{
 		fs: o.FS, files: o.Files, sandbox: o.Sandbox, mode: o.Snapshots, clock: o.Clock, log: o.Log,
@@ -182,22 +184,36 @@ func (e *Engine) lockStore(ctx context.Context, lock func(context.Context, strin
 	return nil
 }
 
-// load reads what the store holds. groups says which of them were there.
+// load reads what the store holds that every job needs, and clears away what
+// was left. groups says which of them were there.
 func (e *Engine) load(ctx context.Context, o Options, groups map[string][]string) error {
 	if _, ok := groups[e.base.String()]; ok {
 		if err := e.listImages(ctx); err != nil {
 			return err
 		}
 	}
+	left, err := e.markers()
+	if err != nil {
+		return err
+	}
 	if _, ok := groups[e.result.String()]; ok {
-		if err := e.listResults(ctx); err != nil {
+		// The environment of a base that was built is in its result.
+		var ids []string
+		for name := range e.images {
+			ids = append(ids, spec.BaseID(name))
+		}
+		for _, m := range left {
+			ids = append(ids, m.name)
+		}
+		slices.Sort(ids)
+		if err := e.locate(ctx, ids); err != nil {
 			return err
 		}
 	}
 	if err := e.openIndex(ctx, o.OpenIndex); err != nil {
 		return err
 	}
-	if err := e.recover(ctx); err != nil {
+	if err := e.recover(ctx, left); err != nil {
 		return errors.Join(err, e.index.Close())
 	}
 	return nil
@@ -351,8 +367,35 @@ func sortChildren(children []string) {
 	slices.SortFunc(children, func(a, b string) int { return strings.Compare(rank(a), rank(b)) })
 }
 
-// listResults notes which results are complete. The depth keeps the
-// snapshots of their children out: one line a result.
+// locateBatch is how many results are asked for in one command: a command
+// line has room for them on every system.
+const locateBatch = 1000
+
+// locate finds out which of ids are complete, with one command for those that
+// are not known to be. However many results a store holds, a job costs as much
+// as it has steps.
+func (e *Engine) locate(ctx context.Context, ids []string) error {
+	var unknown []zfs.Name
+	e.mu.Lock()
+	for _, id := range ids {
+		if !e.complete[id] && ValidID(id) {
+			unknown = append(unknown, e.dataset(id).MustSnapshot(Snap))
+		}
+	}
+	e.mu.Unlock()
+	for batch := range slices.Chunk(unknown, locateBatch) {
+		rows, err := e.fs.List(ctx, zfs.ListOptions{Roots: batch, Types: []zfs.Type{zfs.Snapshots}})
+		if err != nil && !zfs.IsKind(err, zfs.NotFound) {
+			return err
+		}
+		e.noteComplete(rows)
+	}
+	return nil
+}
+
+// listResults finds out which results there are, with one command that takes
+// as long as there are many. The depth keeps the snapshots of their children
+// out: one line a result.
 func (e *Engine) listResults(ctx context.Context) error {
 	rows, err := e.fs.List(ctx, zfs.ListOptions{
 		Roots: []zfs.Name{e.result}, Recursive: true, Depth: 2, Types: []zfs.Type{zfs.Snapshots},
@@ -360,15 +403,21 @@ func (e *Engine) listResults(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	e.noteComplete(rows)
+	return nil
+}
+
+// noteComplete notes the results whose snapshots were listed.
+func (e *Engine) noteComplete(rows []zfs.Row) {
 	prefix := e.result.String() + "/"
-	e.complete = make(map[string]bool, len(rows))
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	for _, row := range rows {
 		rest, ok := strings.CutPrefix(row.Name, prefix)
 		if id, tag, found := strings.Cut(rest, "@"); ok && found && tag == Snap && ValidID(id) {
 			e.complete[id] = true
 		}
 	}
-	return nil
 }
 
 // ValidID reports whether s has the form of an id: 64 lower-case hexadecimal digits.

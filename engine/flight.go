@@ -65,12 +65,14 @@ func (e *Engine) board(ctx context.Context, id string, waiting func(string), lea
 		f := e.inFlight[id]
 		if f != nil && f.users > 0 {
 			f.users++
+			f.log.join()
 			e.mu.Unlock()
 			return f, nil
 		}
 		if f == nil {
 			fctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 			f = &flight{id: id, users: 1, cancel: cancel, log: newStepLog(), done: make(chan struct{})}
+			f.log.join()
 			e.inFlight[id] = f
 			e.mu.Unlock()
 			e.flights.Go(func() {

@@ -13,6 +13,7 @@ import (
 	"obuilder.org/obuilder/sandbox"
 	"obuilder.org/obuilder/source"
 	"obuilder.org/obuilder/spec"
+	"obuilder.org/obuilder/spec/sexp"
 	"obuilder.org/obuilder/zfs"
 )
 
@@ -55,6 +56,8 @@ type operation struct {
 	run     *spec.RunInput
 	cfg     sandbox.Config
 	copy    *copyOperation
+	base    string // the result that it is built on; "" while that is not known
+	id      string // of its result; likewise
 }
 
 type copyOperation struct {
@@ -71,6 +74,40 @@ func (e *Engine) compile(ctx context.Context, j *Job) (*stage, error) {
 		return nil, err
 	}
 	return e.compileStage(ctx, j, j.Spec, nil, map[string]*stage{})
+}
+
+// identify finds the ids of a stage's results that can be known before
+// anything is built: those up to a copy from a nested build.
+func (st *stage) identify() {
+	last := st.id
+	for _, o := range st.ops {
+		if o.run == nil && o.copy == nil {
+			continue
+		}
+		o.base = last
+		switch {
+		case last == "":
+		case o.run != nil:
+			o.id = o.runInput(last).ID()
+		case o.copy.manifest != nil:
+			o.id = o.copyInput(last, o.copy.manifest).ID()
+		}
+		last = o.id
+	}
+}
+
+// ids adds the ids that are known of a stage and of those nested in it.
+func (st *stage) ids(to []string) []string {
+	for _, nested := range st.nested {
+		to = nested.ids(to)
+	}
+	to = append(to, st.id)
+	for _, o := range st.ops {
+		if o.id != "" {
+			to = append(to, o.id)
+		}
+	}
+	return to
 }
 
 func (e *Engine) compileStage(ctx context.Context, j *Job, s *spec.Spec, builds []string, scope map[string]*stage) (*stage, error) {
@@ -106,6 +143,7 @@ func (e *Engine) compileStage(ctx context.Context, j *Job, s *spec.Spec, builds 
 		st.ops = append(st.ops, o)
 		c = c.Apply(op)
 	}
+	st.identify()
 	return st, nil
 }
 
@@ -142,6 +180,12 @@ const maxEnv = 1 << 20
 // baseEnv finds the base of a stage and the environment that it begins with:
 // that of its result, or of the base image when there is no result yet.
 func (e *Engine) baseEnv(ctx context.Context, st *stage) ([]spec.EnvVar, error) {
+	if !e.isComplete(st.id) && e.hasNoImage(st.from) {
+		// It may be in the store all the same.
+		if err := e.locate(ctx, []string{st.id}); err != nil {
+			return nil, err
+		}
+	}
 	var err error
 	file := ""
 	if e.isComplete(st.id) {
@@ -215,6 +259,9 @@ func (e *Engine) compileRun(o *operation, op *spec.Run) error {
 		o.cfg.Env = append(o.cfg.Env, sandbox.EnvVar(v))
 	}
 	for _, c := range op.Caches {
+		if _, err := e.cacheDataset(c.ID); err != nil {
+			return err
+		}
 		o.cfg.Caches = append(o.cfg.Caches, sandbox.CacheMount{Name: c.ID, Target: c.Target})
 	}
 	for _, s := range input.Secrets {
@@ -284,6 +331,11 @@ func (e *Engine) Build(ctx context.Context, j Job) (id string, err error) {
 	if err != nil {
 		return "", err
 	}
+	if e.mode == ListSnapshots {
+		if err := e.locate(ctx, st.ids(nil)); err != nil {
+			return "", err
+		}
+	}
 	b := &build{engine: e, job: &j, results: map[*stage]string{}, used: map[string]bool{}}
 	id, err = b.stage(ctx, st)
 	cctx, cancel := cleanup(ctx)
@@ -314,7 +366,7 @@ func (b *build) stage(ctx context.Context, st *stage) (string, error) {
 			return "", err
 		}
 		b.results[nested] = id
-		b.job.emit(Event{Kind: EventNote, Build: st.builds, Op: "build", ID: id, Text: fmt.Sprintf("--> finished %q", nested.name)})
+		b.job.emit(Event{Kind: EventNote, Build: st.builds, Op: "build", ID: id, Text: "--> finished " + sexp.Quote(nested.name)})
 	}
 	id, err := b.base(ctx, st)
 	if err != nil {
@@ -365,16 +417,21 @@ func (b *build) base(ctx context.Context, st *stage) (string, error) {
 }
 
 func (b *build) run(ctx context.Context, st *stage, o *operation, base string) (string, error) {
-	input := *o.run
-	input.Base = base
-	ev := Event{Build: st.builds, Op: "run", ID: input.ID(), Base: base}
+	id := o.id
+	if id == "" {
+		id = o.runInput(base).ID()
+		if err := b.engine.ifListed(ctx, id); err != nil {
+			return "", err
+		}
+	}
+	ev := Event{Build: st.builds, Op: "run", ID: id, Base: base}
 	return b.step(ctx, ev, o.heading, func(ctx context.Context, f *flight) error {
 		return b.engine.makeStep(ctx, f, base, st.children, command{cfg: o.cfg})
 	})
 }
 
-func (b *build) copy(ctx context.Context, st *stage, o *operation, base string) (id string, err error) {
-	manifest := o.copy.manifest
+func (b *build) copy(ctx context.Context, st *stage, o *operation, base string) (result string, err error) {
+	manifest, id := o.copy.manifest, o.id
 	if nested := o.copy.from; nested != nil {
 		tree, release, err := b.engine.openHome(ctx, b.results[nested], nested.children)
 		if err != nil {
@@ -385,12 +442,33 @@ func (b *build) copy(ctx context.Context, st *stage, o *operation, base string) 
 			return "", located(o.op.Position(), err)
 		}
 	}
-	ev := Event{Build: st.builds, Op: "copy", ID: o.copyInput(base, manifest).ID(), Base: base}
+	if id == "" {
+		id = o.copyInput(base, manifest).ID()
+		if err := b.engine.ifListed(ctx, id); err != nil {
+			return "", err
+		}
+	}
+	ev := Event{Build: st.builds, Op: "copy", ID: id, Base: base}
 	return b.step(ctx, ev, o.heading, func(ctx context.Context, f *flight) error {
 		return b.engine.makeStep(ctx, f, base, st.children, command{cfg: o.cfg, stdin: func(ctx context.Context, w io.Writer) error {
 			return manifest.WriteTar(ctx, w, source.TarOptions{Dst: o.copy.tarDst, User: source.User(o.context.User)})
 		}})
 	})
+}
+
+// ifListed asks whether a result is there whose id was not known when the job
+// began, where that is not asked of each result as it is needed.
+func (e *Engine) ifListed(ctx context.Context, id string) error {
+	if e.mode != ListSnapshots {
+		return nil
+	}
+	return e.locate(ctx, []string{id})
+}
+
+func (o *operation) runInput(base string) spec.RunInput {
+	input := *o.run
+	input.Base = base
+	return input
 }
 
 func (o *operation) copyInput(base string, m *source.Manifest) spec.CopyInput {
@@ -468,7 +546,8 @@ func (e *Engine) replay(ctx context.Context, id string, output func([]byte)) err
 		return err
 	}
 	l := newStepLog()
+	l.join()
 	l.open(file, size)
-	l.done = true
+	l.finish()
 	return l.tail(ctx, func() {}, output)
 }

@@ -30,7 +30,7 @@ func (e *Engine) markerDir() string { return e.statePath + "/running" }
 
 // mark writes a marker; the function it returns removes it.
 func (e *Engine) mark(m marker, base string) (unmark func() error, err error) {
-	name := fmt.Sprintf("%s/%s-%s", e.markerDir(), m.kind, m.name)
+	name := e.markerPath(m)
 	file, err := e.files.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("noting what is about to be made: %w", err)
@@ -45,41 +45,53 @@ func (e *Engine) mark(m marker, base string) (unmark func() error, err error) {
 	return func() error { return e.files.Remove(name) }, nil
 }
 
-// recover clears away what a killed process has left, by its markers. A
-// result that was complete all the same is put into the index.
-func (e *Engine) recover(ctx context.Context) error {
+// markers lists what a killed process was making.
+func (e *Engine) markers() ([]marker, error) {
 	tree, err := e.files.Tree(e.markerDir())
 	if err != nil {
-		return err
+		return nil, err
 	}
 	entries, err := tree.ReadDir(".")
 	if err := errors.Join(err, tree.Close()); err != nil {
-		return err
+		return nil, err
 	}
-	if len(entries) == 0 {
+	left := make([]marker, len(entries))
+	for i, entry := range entries {
+		kind, name, _ := strings.Cut(entry.Name(), "-")
+		left[i] = marker{markerKind(kind), name}
+	}
+	return left, nil
+}
+
+func (e *Engine) markerPath(m marker) string {
+	return fmt.Sprintf("%s/%s-%s", e.markerDir(), m.kind, m.name)
+}
+
+// recover clears away what a killed process has left, by its markers. A
+// result that was complete all the same is put into the index.
+func (e *Engine) recover(ctx context.Context, left []marker) error {
+	if len(left) == 0 {
 		return nil
 	}
 	if err := e.sandbox.Recover(ctx); err != nil {
 		return err
 	}
-	for _, entry := range entries {
-		kind, name, _ := strings.Cut(entry.Name(), "-")
-		path := e.markerDir() + "/" + entry.Name()
-		e.log.Info("an earlier process was stopped", "making", kind, "name", name)
-		if err := e.recoverMarker(ctx, marker{markerKind(kind), name}, path); err != nil {
-			return fmt.Errorf("clearing away what an earlier process has left (%s): %w", entry.Name(), err)
+	for _, m := range left {
+		e.log.Info("an earlier process was stopped", "making", string(m.kind), "name", m.name)
+		if err := e.recoverMarker(ctx, m); err != nil {
+			return fmt.Errorf("clearing away what an earlier process has left (%s %s): %w", m.kind, m.name, err)
 		}
-		if err := e.files.Remove(path); err != nil {
+		if err := e.files.Remove(e.markerPath(m)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (e *Engine) recoverMarker(ctx context.Context, m marker, path string) error {
+func (e *Engine) recoverMarker(ctx context.Context, m marker) error {
 	switch m.kind {
 	case markStep:
-		return e.recoverStep(ctx, m.name, path)
+		return e.recoverStep(ctx, m)
 	case markRead:
 		if ValidID(m.name) && e.isComplete(m.name) {
 			return e.unmount(ctx, e.dataset(m.name).MustChild("home"), e.homePath(m.name))
@@ -92,7 +104,8 @@ func (e *Engine) recoverMarker(ctx context.Context, m marker, path string) error
 	return nil
 }
 
-func (e *Engine) recoverStep(ctx context.Context, id, path string) error {
+func (e *Engine) recoverStep(ctx context.Context, m marker) error {
+	id := m.name
 	if !ValidID(id) {
 		return fmt.Errorf("%q is not an id", id)
 	}
@@ -106,7 +119,7 @@ func (e *Engine) recoverStep(ctx context.Context, id, path string) error {
 	if _, err := e.index.Get(ctx, id); !errors.Is(err, index.ErrNotFound) {
 		return err
 	}
-	base, err := e.files.ReadFile(path, 64)
+	base, err := e.files.ReadFile(e.markerPath(m), 64)
 	if err != nil {
 		return err
 	}

@@ -34,6 +34,9 @@ func (e *Engine) Plan(ctx context.Context, j Job, emit func(PlannedStep)) error 
 	if err != nil {
 		return err
 	}
+	if err := e.locate(ctx, st.ids(nil)); err != nil {
+		return err
+	}
 	p := &planner{engine: e, emit: emit, results: map[*stage]PlannedStep{}}
 	return p.stage(ctx, st)
 }
@@ -71,11 +74,10 @@ func (p *planner) stage(ctx context.Context, st *stage) error {
 }
 
 // identify finds the id of a step whose base is known.
-func (p *planner) identify(ctx context.Context, o *operation, s *PlannedStep) (err error) {
+func (p *planner) identify(ctx context.Context, o *operation, s *PlannedStep) error {
 	switch {
 	case o.run != nil:
-		input := *o.run
-		input.Base = s.Base
+		input := o.runInput(s.Base)
 		s.Input, s.ID = input.Sexp(), input.ID()
 	case o.copy.from == nil:
 		input := o.copyInput(s.Base, o.copy.manifest)
@@ -96,6 +98,11 @@ func (p *planner) identify(ctx context.Context, o *operation, s *PlannedStep) (e
 		}
 		input := o.copyInput(s.Base, m)
 		s.Input, s.ID = input.Sexp(), input.ID()
+	}
+	if o.id == "" {
+		if err := p.engine.locate(ctx, []string{s.ID}); err != nil {
+			return err
+		}
 	}
 	s.Cached = p.engine.isComplete(s.ID)
 	return nil

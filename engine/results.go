@@ -16,17 +16,21 @@ import (
 )
 
 // Find gives the full id of the one result whose id begins with prefix. A
-// *NotFoundError when there is none or more than one.
-func (e *Engine) Find(prefix string) (string, error) {
+// *NotFoundError when there is none or more than one. Less than a whole id is
+// looked for in a listing of all results.
+func (e *Engine) Find(ctx context.Context, prefix string) (string, error) {
 	const shortest = 4
 	if len(prefix) < shortest {
 		return "", &NotFoundError{ID: prefix, Reason: fmt.Sprintf("an id needs at least its first %d digits", shortest)}
 	}
+	if ValidID(prefix) {
+		return prefix, e.mustHave(ctx, prefix)
+	}
+	if err := e.listResults(ctx); err != nil {
+		return "", err
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.complete[prefix] {
-		return prefix, nil
-	}
 	found := ""
 	for id := range e.complete {
 		if !strings.HasPrefix(id, prefix) {
@@ -50,6 +54,9 @@ func (e *Engine) Results(ctx context.Context) ([]index.Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := e.listResults(ctx); err != nil {
+		return nil, err
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	known := make(map[string]bool, len(all))
@@ -70,6 +77,19 @@ func (e *Engine) Results(ctx context.Context) ([]index.Result, error) {
 	return append(missing, results...), nil
 }
 
+// mustHave gives a *NotFoundError unless the result id is there.
+func (e *Engine) mustHave(ctx context.Context, id string) error {
+	if ValidID(id) {
+		if err := e.locate(ctx, []string{id}); err != nil {
+			return err
+		}
+		if e.isComplete(id) {
+			return nil
+		}
+	}
+	return &NotFoundError{ID: id, Reason: "there is no such result"}
+}
+
 // A Shown is what Show shows of a result.
 type Shown struct {
 	index.Result
@@ -82,8 +102,8 @@ type Shown struct {
 // Show describes one result. Sizes take one command; they are those of its
 // dataset and of the datasets below it.
 func (e *Engine) Show(ctx context.Context, id string) (Shown, error) {
-	if !ValidID(id) || !e.isComplete(id) {
-		return Shown{}, &NotFoundError{ID: id, Reason: "there is no such result"}
+	if err := e.mustHave(ctx, id); err != nil {
+		return Shown{}, err
 	}
 	r, err := e.index.Get(ctx, id)
 	if errors.Is(err, index.ErrNotFound) {
@@ -120,8 +140,8 @@ func (e *Engine) Log(ctx context.Context, id string, w io.Writer) error {
 		return err
 	}
 	defer release()
-	if !ValidID(id) || !e.isComplete(id) {
-		return &NotFoundError{ID: id, Reason: "there is no such result"}
+	if err := e.mustHave(ctx, id); err != nil {
+		return err
 	}
 	if complete, err := e.ask(ctx, id); err != nil || !complete {
 		return errors.Join(err, &NotFoundError{ID: id, Reason: "it is gone"})
@@ -137,8 +157,8 @@ func (e *Engine) Log(ctx context.Context, id string, w io.Writer) error {
 
 // Ancestors lists the ids that a result was built on, the base first, and itself last.
 func (e *Engine) Ancestors(ctx context.Context, id string) ([]string, error) {
-	if !ValidID(id) || !e.isComplete(id) {
-		return nil, &NotFoundError{ID: id, Reason: "there is no such result"}
+	if err := e.mustHave(ctx, id); err != nil {
+		return nil, err
 	}
 	ids := []string{id}
 	seen := map[string]bool{id: true}
@@ -163,8 +183,8 @@ func (e *Engine) Delete(ctx context.Context, id string, deleted func(id string))
 		return err
 	}
 	defer release()
-	if !ValidID(id) || !e.isComplete(id) {
-		return &NotFoundError{ID: id, Reason: "there is no such result"}
+	if err := e.mustHave(ctx, id); err != nil {
+		return err
 	}
 	return e.deleteTree(ctx, id, deleted)
 }

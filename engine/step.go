@@ -288,7 +288,7 @@ func (e *Engine) discard(ctx context.Context, f *flight, reason error, unmark fu
 	}
 	cctx, cancel := cleanup(ctx)
 	defer cancel()
-	f.log.drain(cctx, e.clock, drainTime)
+	f.log.drain(drainTime)
 	err := e.fs.Destroy(cctx, e.dataset(f.id), zfs.DestroyMode{Recursive: true, Force: true})
 	if err != nil && !zfs.IsKind(err, zfs.NotFound) {
 		return errors.Join(reason, fmt.Errorf("removing what is left of the step: %w", err))
@@ -405,6 +405,12 @@ func (e *Engine) image(name string) (*image, error) {
 		}
 	}
 	return im, nil
+}
+
+func (e *Engine) hasNoImage(name string) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.images[name] == nil
 }
 
 // childrenOf gives the children that a result has which is built on the base

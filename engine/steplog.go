@@ -69,51 +69,47 @@ func (l *stepLog) closeIfIdle() {
 }
 
 // drain finishes the log, waits until everyone has read it or d has passed,
-// and closes the file in either case: its dataset is about to go.
-func (l *stepLog) drain(ctx context.Context, clock Clock, d time.Duration) {
+// and closes the file in either case: its dataset is about to go. The readers
+// are of this process, so the time is real, whatever clock the engine has.
+func (l *stepLog) drain(d time.Duration) {
 	l.finish()
-	timer, cancel := context.WithCancel(ctx)
-	defer cancel()
-	late := make(chan struct{})
-	go func() {
-		defer close(late)
-		clock.Sleep(timer, d) // an error means that nobody waits any more
-	}()
+	late := time.NewTimer(d)
+	defer late.Stop()
 	for {
 		l.mu.Lock()
-		if l.file == nil {
-			l.mu.Unlock()
-			break
-		}
-		changed := l.changed
+		file, changed := l.file, l.changed
 		l.mu.Unlock()
+		if file == nil {
+			return
+		}
 		select {
 		case <-changed:
-			continue
-		case <-late:
+		case <-late.C:
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			if l.file != nil {
+				l.file.Close()
+				l.file, l.cut = nil, true
+				l.wake()
+			}
+			return
 		}
-		l.mu.Lock()
-		if l.file != nil {
-			l.file.Close()
-			l.file, l.cut = nil, true
-			l.wake()
-		}
-		l.mu.Unlock()
-		break
 	}
-	cancel()
-	<-late
 }
 
 // errLogCut is what a reader gets that was too slow for a log that had to go.
 var errLogCut = errors.New("the end of the log was not read in time")
 
+// join counts one who will call tail, once: the log is not closed before that.
+func (l *stepLog) join() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.readers++
+}
+
 // tail calls opened when the log has a file, and passes it to emit from its
 // beginning, until it is whole or ctx ends.
 func (l *stepLog) tail(ctx context.Context, opened func(), emit func([]byte)) error {
-	l.mu.Lock()
-	l.readers++
-	l.mu.Unlock()
 	defer func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()

@@ -41,7 +41,7 @@ spec, it prints the logs of all its steps that are in the store.`,
 }
 
 func (a *app) logID(ctx context.Context, s *session, prefix string, all bool) error {
-	id, err := s.Find(prefix)
+	id, err := s.Find(ctx, prefix)
 	if err != nil {
 		return err
 	}
@@ -148,7 +148,7 @@ func (a *app) showCommand() *cobra.Command {
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.with(cmd.Context(), func(s *session) error {
-				id, err := s.Find(args[0])
+				id, err := s.Find(cmd.Context(), args[0])
 				if err != nil {
 					return err
 				}
@@ -186,7 +186,7 @@ func (a *app) deleteCommand() *cobra.Command {
 				// All are looked up before one is deleted.
 				ids := make([]string, len(args))
 				for i, arg := range args {
-					id, err := s.Find(arg)
+					id, err := s.Find(cmd.Context(), arg)
 					if err != nil {
 						return err
 					}
