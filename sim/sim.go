@@ -148,7 +148,7 @@ func (s *Sim) Transcript(w io.Writer) error {
 // List writes what zfs list prints.
 func (s *Sim) List(ctx context.Context, w io.Writer) error {
 	columns := []string{"used", "available", "referenced", "mountpoint"}
-	rows, err := s.Machine.List(ctx, zfs.ListOptions{Properties: columns})
+	rows, err := s.Machine.List(ctx, zfs.ListOptions{Recursive: true, Properties: columns})
 	if err != nil {
 		return err
 	}
