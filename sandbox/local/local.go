@@ -18,7 +18,6 @@ import (
 	"log/slog"
 	"os"
 	"os/user"
-	"path"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -114,6 +113,9 @@ func (s *Sandbox) Run(ctx context.Context, cfg sandbox.Config, stdin io.Reader, 
 	if err != nil {
 		return err
 	}
+	if fi, err := os.Stat(home); err != nil || !fi.IsDir() {
+		return fmt.Errorf("there is no home for the step: nothing is mounted on %s", home)
+	}
 	brew, err := hostPath(cfg, s.BrewPath)
 	if err != nil {
 		return err
@@ -207,23 +209,35 @@ func (s *Sandbox) workdir(cfg sandbox.Config) (string, error) {
 	case err == nil:
 		return "", &fs.PathError{Op: "chdir", Path: dir, Err: errors.New("not a directory")}
 	}
+	// A mount point is a link in the embedded store, also that of a cache.
+	var mount string
 	for _, m := range s.Mounts() {
-		rel, ok := strings.CutPrefix(dir+"/", m.Path+"/")
-		if !ok {
-			continue
+		if strings.HasPrefix(dir, m.Path+"/") {
+			mount = m.Path
 		}
-		mount, err := hostPath(cfg, m.Path)
-		if err != nil {
-			return "", err
-		}
-		root, err := os.OpenRoot(mount)
-		if err != nil {
-			return "", err
-		}
-		defer root.Close()
-		return host, root.MkdirAll(path.Clean(rel), 0o755)
 	}
-	return "", &fs.PathError{Op: "mkdir", Path: dir, Err: fs.ErrNotExist}
+	for _, c := range cfg.Caches {
+		target, err := s.Resolve(cfg.Workdir, c.Target)
+		if err != nil {
+			return "", err
+		}
+		if strings.HasPrefix(dir, target+"/") && len(target) > len(mount) {
+			mount = target
+		}
+	}
+	if mount == "" { // it is the mount point of Homebrew, where nothing is mounted
+		return "", &fs.PathError{Op: "chdir", Path: dir, Err: fs.ErrNotExist}
+	}
+	at, err := hostPath(cfg, mount)
+	if err != nil {
+		return "", err
+	}
+	root, err := os.OpenRoot(at)
+	if err != nil {
+		return "", err
+	}
+	defer root.Close()
+	return host, root.MkdirAll(strings.TrimPrefix(dir, mount+"/"), 0o755)
 }
 
 // marker is the environment variable by which processes of a step are found

@@ -155,6 +155,40 @@ func TestWorkdir(t *testing.T) {
 	}
 }
 
+// A workdir is also made in a cache, which is a link to elsewhere.
+func TestWorkdirInCache(t *testing.T) {
+	s := newStore(t)
+	cache := t.TempDir()
+	if err := os.Symlink(cache, s.root+"/Users/mac1000/c"); err != nil {
+		t.Fatal(err)
+	}
+	cfg := s.config("touch here")
+	cfg.Workdir = "/c/a/b"
+	cfg.Caches = []sandbox.CacheMount{{Name: "c", Target: "/c"}}
+	if out, err := s.run(t, cfg); err != nil {
+		t.Errorf("printed %q, %v", out, err)
+	}
+	if _, err := os.Lstat(cache + "/a/b/here"); err != nil {
+		t.Error(err)
+	}
+}
+
+// A home that is not mounted is not made.
+func TestNoHome(t *testing.T) {
+	s := newStore(t)
+	home := s.root + "/Users/mac1000"
+	if err := os.Remove(home); err != nil {
+		t.Fatal(err)
+	}
+	_, err := s.run(t, s.config("true"))
+	if exit := (*sandbox.ExitError)(nil); err == nil || errors.As(err, &exit) {
+		t.Errorf("got %v", err)
+	}
+	if _, err := os.Lstat(home); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("it was made: %v", err)
+	}
+}
+
 func TestRunTar(t *testing.T) {
 	if _, err := exec.LookPath("tar"); err != nil {
 		t.Skip("needs tar")

@@ -27,8 +27,8 @@ import (
 func realSandbox(t *testing.T) *Sandbox {
 	t.Helper()
 	switch {
-	case os.Getenv("OBUILDER_TEST_ACCOUNTS") != "1":
-		t.Skip("makes a user account and kills what it runs: set OBUILDER_TEST_ACCOUNTS=1 for that")
+	case os.Getenv("OBUILDER_TEST_ACCOUNTS") != "1" && os.Getenv("OBUILDER_TEST_DISPOSABLE") != "1":
+		t.Skip("makes a user account and kills what it runs: set OBUILDER_TEST_ACCOUNTS=1 for that, or OBUILDER_TEST_DISPOSABLE=1 in a machine that is thrown away")
 	case runtime.GOOS != "linux" || os.Geteuid() != 0:
 		t.Skip("needs to be root on Linux")
 	}
