@@ -2,6 +2,7 @@ package real
 
 import (
 	"fmt"
+	"iter"
 	"strconv"
 	"strings"
 
@@ -94,10 +95,9 @@ func parsePool(out []byte) (zfs.PoolStatus, error) {
 }
 
 // lines yields the lines of out; there is none in empty output.
-func lines(out []byte) func(func(string) bool) {
-	text := strings.TrimSuffix(string(out), "\n")
-	if text == "" {
+func lines(out []byte) iter.Seq[string] {
+	if len(out) == 0 {
 		return func(func(string) bool) {}
 	}
-	return strings.SplitSeq(text, "\n")
+	return strings.SplitSeq(strings.TrimSuffix(string(out), "\n"), "\n")
 }

@@ -54,7 +54,7 @@ type FS struct {
 	log             *slog.Logger
 
 	gate      *gate
-	kill      func(cmd *exec.Cmd) error
+	wait      func(cmd *exec.Cmd) error
 	killGrace time.Duration
 	maxOutput int
 }
@@ -78,6 +78,7 @@ func New(opts Options) (*FS, error) {
 		destroyDeadline: opts.DestroyDeadline,
 		log:             opts.Log,
 		gate:            &process,
+		wait:            (*exec.Cmd).Wait,
 		killGrace:       5 * time.Second,
 		maxOutput:       256 << 20,
 	}
@@ -93,7 +94,6 @@ func New(opts Options) (*FS, error) {
 	if f.log == nil {
 		f.log = slog.New(slog.DiscardHandler)
 	}
-	f.kill = f.killGroup
 	return f, nil
 }
 

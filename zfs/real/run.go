@@ -90,7 +90,7 @@ func (f *FS) run(parent context.Context, argv []string, deadline time.Duration) 
 	stdout, stderr := &capture{max: f.maxOutput}, &capture{max: maxStderr}
 	cmd.Stdout, cmd.Stderr = stdout, stderr
 	cmd.WaitDelay = f.killGrace
-	cmd.Cancel = func() error { return f.kill(cmd) }
+	cmd.Cancel = func() error { return f.killGroup(cmd) }
 	setGroup(cmd)
 
 	begin := time.Now()
@@ -98,7 +98,7 @@ func (f *FS) run(parent context.Context, argv []string, deadline time.Duration) 
 		return fail(zfs.Unavailable, -1, "", err)
 	}
 	done := make(chan error, 1)
-	go func() { done <- cmd.Wait() }()
+	go func() { done <- f.wait(cmd) }()
 	err, ended := wait(ctx, done, 2*f.killGrace)
 	if !ended {
 		stuck := &StuckError{Pid: cmd.Process.Pid, Argv: argv}
