@@ -197,13 +197,23 @@ func TestDaemon(t *testing.T) {
 		t.Skip("needs setsid, to make a process that leaves the group")
 	}
 	for name, daemon := range map[string]string{
-		"silent": `sleep 30`,
+		"silent": `exec sleep 30`,
 		"noisy":  `for i in $(seq 300); do echo noise; sleep 0.1; done`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var out bytes.Buffer
-			c := shell(`setsid sh -c '` + daemon + `' & head -c 300000 /dev/zero; echo; echo end`)
+			pidFile := t.TempDir() + "/pid"
+			t.Cleanup(func() {
+				text, _ := os.ReadFile(pidFile)
+				if pid, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil {
+					if p, err := os.FindProcess(pid); err == nil {
+						p.Kill()
+					}
+				}
+			})
+			// It has left the group by the time that the command goes on.
+			c := shell(`setsid sh -c 'echo $$ >"$0"; ` + daemon + `' "$0" & until [ -s "$0" ]; do sleep 0.01; done; head -c 300000 /dev/zero; echo; echo end`, pidFile)
 			c.Output, c.Idle = &out, 200*time.Millisecond
 			begin := time.Now()
 			if err := c.Run(t.Context()); err != nil {
