@@ -213,7 +213,7 @@ func TestDaemon(t *testing.T) {
 				}
 			})
 			// It has left the group by the time that the command goes on.
-			c := shell(`setsid sh -c 'echo $$ >"$0"; ` + daemon + `' "$0" & until [ -s "$0" ]; do sleep 0.01; done; head -c 300000 /dev/zero; echo; echo end`, pidFile)
+			c := shell(`setsid sh -c 'echo $$ >"$0"; `+daemon+`' "$0" & until [ -s "$0" ]; do sleep 0.01; done; head -c 300000 /dev/zero; echo; echo end`, pidFile)
 			c.Output, c.Idle = &out, 200*time.Millisecond
 			begin := time.Now()
 			if err := c.Run(t.Context()); err != nil {
