@@ -229,19 +229,13 @@ func (f *file) Add(ctx context.Context, r Result) error {
 		if err != nil && !errors.Is(err, sql.ErrNoRows) {
 			return err
 		}
-		isNew := err != nil
 		if _, err := tx.StmtContext(ctx, f.upsert).ExecContext(ctx, r.ID, text(r.Created), text(r.Used), r.Parent); err != nil {
 			return err
 		}
-		if !isNew && old.Parent == r.Parent {
-			return nil
-		}
+		// No row has the id "", that of the parent of what is new or a base.
 		count := tx.StmtContext(ctx, f.count)
 		if _, err := count.ExecContext(ctx, 1, r.Parent); err != nil {
 			return err
-		}
-		if isNew || old.Parent == "" {
-			return nil
 		}
 		_, err = count.ExecContext(ctx, -1, old.Parent)
 		return err

@@ -38,3 +38,17 @@ func TestFull(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestForeignKeys shows that SQLite itself would refuse what Add and Delete
+// should never let through.
+func TestForeignKeys(t *testing.T) {
+	ix, err := Open(t.Context(), filepath.Join(t.TempDir(), "db.sqlite"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ix.Close()
+	const now = "'2024-01-01 00:00:00'"
+	if _, err := ix.(*file).db.Exec("INSERT INTO builds VALUES ('x', " + now + ", " + now + ", 0, 'none')"); err == nil {
+		t.Error("a parent that is not there is accepted")
+	}
+}

@@ -9,7 +9,7 @@ import (
 
 // An Error is a source, or the source directory, that cannot be copied.
 type Error struct {
-	Source string // as the spec gives it; "" if it is not about one
+	Source string // as the spec gives it, "." for an empty one; "" if it is not about one
 	Path   string // what is wrong, relative to the root of the tree, or the source directory
 	Reason string // continues a sentence that begins with the path
 	Hint   string // what to do about it, if that can be said

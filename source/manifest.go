@@ -20,10 +20,12 @@
 // directory must still be one; a link must still have its target. Whenever
 // WriteTar returns no error, the stream was exactly what the id says. When
 // something differs, it returns a [ChangedError] in the middle of the stream,
-// which never gets the blocks that end an archive, and whoever reads it must
-// discard what came of it. What is not hashed (the time of a file, whether it
-// is executable) is as it is found when it is sent. A file that appeared after
-// the scan is neither hashed nor sent.
+// which never gets the blocks that end an archive. Not every reader of archives
+// minds that: it is by the error that what came of the stream must be discarded.
+//
+// What is not hashed (the time of a file, whether it is executable) is as it is
+// found when it is sent. A file that appeared after the scan is neither hashed
+// nor sent.
 //
 // The rules for paths, order and exclusion are those of lib/manifest.ml of
 // ocurrent/obuilder, and the form of the stream that of its
@@ -137,7 +139,7 @@ func Scan(ctx context.Context, tree Tree, sources []string, opts Options) (*Mani
 	}
 	items := make([]Item, len(sources))
 	for i, src := range sources {
-		if err := s.source(&items[i], src); err != nil {
+		if err := s.source(&items[i], name(src)); err != nil {
 			s.fail(s.pos, err)
 			break
 		}

@@ -207,9 +207,6 @@ func (t *tarWriter) header(h tar.Header, mtime time.Time) error {
 	}
 	// A long name comes in blocks of its own, before.
 	block := t.head.Bytes()[t.head.Len()-blockSize:]
-	if block[156] == tar.TypeDir {
-		block[156] = tar.TypeReg
-	}
 	clear(block[329:345])
 	copy(block[148:156], "        ")
 	sum := 0

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"errors"
 	"io"
 	"io/fs"
@@ -126,10 +127,11 @@ func copyVector(t *testing.T, dir source.Tree, op node, s vectors.Step) {
 	if err := m.WriteTar(t.Context(), &stream, source.TarOptions{Dst: dst, User: user(t, hashed)}); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(s.Tar.Entries, entries(t, stream.Bytes())); diff != "" {
+	recorded := directoriesAsFiles(t, stream.Bytes())
+	if diff := cmp.Diff(s.Tar.Entries, entries(t, recorded)); diff != "" {
 		t.Errorf("entries: (-want +got)\n%s", diff)
 	}
-	sum := sha256.Sum256(stream.Bytes())
+	sum := sha256.Sum256(recorded)
 	if got := hex.EncodeToString(sum[:]); got != s.Tar.StreamSHA256 {
 		t.Errorf("sha256 of the stream: got %s, want %s", got, s.Tar.StreamSHA256)
 	}
@@ -151,6 +153,32 @@ func user(t *testing.T, hashed node) (u source.User) {
 		}
 	}
 	return u
+}
+
+// directoriesAsFiles gives an archive as ocurrent/obuilder writes it: there a
+// directory is a file whose name ends in a slash, as tar had it before it had
+// directories. Most programs read that as a directory; busybox does not.
+func directoriesAsFiles(t *testing.T, stream []byte) []byte {
+	t.Helper()
+	const blockSize, typeflag, checksum = 512, 156, 148
+	out := bytes.Clone(stream)
+	for at := 0; at < len(out); {
+		block := out[at : at+blockSize]
+		size, err := strconv.ParseInt(strings.Trim(string(block[124:136]), " \x00"), 8, 64)
+		if err != nil {
+			return out // the zeros at the end
+		}
+		if block[typeflag] == tar.TypeDir {
+			block[typeflag] = tar.TypeReg
+			sum, err := strconv.ParseInt(strings.Trim(string(block[checksum:checksum+8]), " \x00"), 8, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			copy(block[checksum:], fmt.Sprintf("%07o\x00", sum-int64(tar.TypeDir)+int64(tar.TypeReg)))
+		}
+		at += blockSize + int(size+blockSize-1)/blockSize*blockSize
+	}
+	return out
 }
 
 // entries reads an archive as the recording lists it.

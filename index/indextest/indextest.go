@@ -27,6 +27,7 @@ import (
 // Run tests an implementation; open gives an empty index each time.
 func Run(t *testing.T, open func(testing.TB) index.Index) {
 	t.Run("Machine", func(t *testing.T) { rapid.Check(t, func(rt *rapid.T) { machine(rt, open(t)) }) })
+	t.Run("Replace", func(t *testing.T) { replace(t, open(t)) })
 	t.Run("Times", func(t *testing.T) { times(t, open(t)) })
 	t.Run("Invalid", func(t *testing.T) { invalid(t, open(t)) })
 	t.Run("Concurrent", func(t *testing.T) { concurrent(t, open(t)) })
@@ -150,6 +151,33 @@ func machine(t *rapid.T, ix index.Index) {
 			wantError(t, "Children", err, index.ErrNotFound)
 		},
 	})
+}
+
+// replace shows that adding a result again moves it from one parent to another,
+// counts it once, and keeps its own children.
+func replace(t *testing.T, ix index.Index) {
+	defer ix.Close()
+	ctx := t.Context()
+	for _, step := range []struct{ id, parent, want string }{
+		{"a", "", "a0"},
+		{"b", "", "a0 b0"},
+		{"x", "a", "a1 b0 x0"},
+		{"y", "x", "a1 b0 x1 y0"},
+		{"x", "a", "a1 b0 x1 y0"},
+		{"x", "b", "a0 b1 x1 y0"},
+		{"x", "", "a0 b0 x1 y0"},
+		{"x", "a", "a1 b0 x1 y0"},
+		{"a", "", "a1 b0 x1 y0"},
+	} {
+		wantError(t, "Add", ix.Add(ctx, index.Result{ID: step.id, Parent: step.parent}), nil)
+		all, err := ix.All(ctx)
+		wantError(t, "All", err, nil)
+		var got []string
+		for _, r := range all {
+			got = append(got, fmt.Sprint(r.ID, r.Children))
+		}
+		same(t, fmt.Sprintf("after adding %+v", step), step.want, strings.Join(got, " "))
+	}
 }
 
 type errorer interface {
