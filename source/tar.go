@@ -34,7 +34,8 @@ type TarOptions struct {
 
 // WriteTar writes the items to w as a tar archive. Entries have the modes that
 // ocurrent/obuilder gives them: 0755 for directories and executable files, 0644
-// for other files, 0777 for links.
+// for other files, 0777 for links. The stream is the one that it writes, but for
+// the type of directories, which it leaves to the slash at the end of a name.
 //
 // Anything that is not as the manifest says is a [*ChangedError], and the
 // stream is cut off there, without the end of an archive: see the package's

@@ -171,5 +171,5 @@ func (a *app) sandbox(name store.Name, log *slog.Logger) (sandbox.Sandbox, error
 	if name.Kind == store.ZFS {
 		return macos.New(macos.Options{UID: a.uid, BrewPath: a.brewPath, Log: log})
 	}
-	return local.New(local.Options{UID: a.uid, BrewPath: a.brewPath, SecretsDir: filepath.Join(name.Path, "secrets"), Path: os.Getenv("PATH")})
+	return local.New(local.Options{UID: a.uid, BrewPath: a.brewPath, StateDir: filepath.Join(name.Path, "sandbox"), Path: os.Getenv("PATH")})
 }

@@ -265,8 +265,7 @@ func (s *Sandbox) extract(ctx context.Context, dir string, h *tar.Header, conten
 		return &fs.PathError{Op: "extract", Path: h.Name, Err: fs.ErrInvalid}
 	}
 	name := path.Join(dir, rel)
-	// ocurrent/obuilder, and so package source, writes directories as files
-	// whose names end in a slash, as tar did before it had directories.
+	// A file whose name ends in a slash is a directory of before tar had them.
 	if h.Typeflag == tar.TypeDir || strings.HasSuffix(h.Name, "/") {
 		return s.opts.Files.MkdirAll(name, h.FileInfo().Mode().Perm())
 	}
