@@ -50,7 +50,8 @@ type Error struct {
 	Err    error    // why it did not run or end, such as context.DeadlineExceeded; nil otherwise
 }
 
-// Error gives the command line, the exit status and what zfs printed, on one line.
+// Error gives the command line, the exit status and what zfs printed, on one
+// line. A usage text, which can be a hundred lines, is left out.
 func (e *Error) Error() string {
 	var b strings.Builder
 	b.WriteString(CommandLine(e.Argv))
@@ -60,9 +61,9 @@ func (e *Error) Error() string {
 	} else {
 		fmt.Fprintf(&b, ": exit status %d", e.Status)
 	}
-	if e.Stderr != "" {
+	if text, _, _ := strings.Cut("\n"+e.Stderr, "\nusage:\n"); text != "" {
 		b.WriteString(": ")
-		b.WriteString(strings.Join(strings.FieldsFunc(e.Stderr, func(r rune) bool { return r == '\n' || r == '\r' }), "; "))
+		b.WriteString(strings.Join(strings.FieldsFunc(text, func(r rune) bool { return r == '\n' || r == '\r' }), "; "))
 	}
 	return b.String()
 }

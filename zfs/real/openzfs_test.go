@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -300,6 +301,9 @@ func TestZVerifiedRules(t *testing.T) {
 	testDevice(t)
 	testPermission(t)
 	testSuspended(t)
+	if run := flag.Lookup("test.run").Value.String(); run != "" {
+		t.Skip("-run leaves out tests that rules are to be seen in")
+	}
 	for i, r := range rules {
 		if r.source == verified && !hits.rule[i] {
 			t.Errorf("no failure was classed by %v %s", r.verbs, r.re)

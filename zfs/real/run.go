@@ -110,7 +110,7 @@ func (f *FS) run(parent context.Context, argv []string, deadline time.Duration) 
 		}()
 		return fail(zfs.Unavailable, -1, "", stuck)
 	}
-	text := message(stderr.buf.String())
+	text := strings.TrimSpace(stderr.buf.String())
 	f.log.Debug("zfs", "argv", zfs.CommandLine(argv), "took", time.Since(begin), "status", cmd.ProcessState.ExitCode(), "stderr", text)
 
 	var exit *exec.ExitError
@@ -146,13 +146,6 @@ func wait(ctx context.Context, done <-chan error, grace time.Duration) (err erro
 	case <-timer.C:
 		return nil, false
 	}
-}
-
-// message is what zfs printed on stderr without the usage text, which is a
-// hundred lines for a misspelt property.
-func message(stderr string) string {
-	text, _, _ := strings.Cut("\n"+stderr, "\nusage:\n")
-	return strings.TrimSpace(text)
 }
 
 // A capture keeps the first max bytes that are written to it.

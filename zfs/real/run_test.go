@@ -323,7 +323,7 @@ func TestOutputIsBounded(t *testing.T) {
 func TestEndings(t *testing.T) {
 	f := newFS(t, Options{})
 	t.Setenv("OBUILDER_TEST_DO", "fail bad property list: invalid property 'x'\nusage:\n\tget\n")
-	if e := failure(t, f.Mount(t.Context(), tank), zfs.Usage); e.Stderr != "bad property list: invalid property 'x'" {
+	if e := failure(t, f.Mount(t.Context(), tank), zfs.Usage); e.Stderr != "bad property list: invalid property 'x'\nusage:\n\tget" {
 		t.Errorf("%q", e.Stderr)
 	}
 	t.Setenv("OBUILDER_TEST_DO", "die")

@@ -172,8 +172,9 @@ func testErrors(w *world) {
 		if !slices.Equal(e.Argv, c.argv) {
 			w.Errorf("argv is %q, want %q", e.Argv, c.argv)
 		}
-		if !strings.Contains(c.err.Error(), zfs.CommandLine(c.argv)) || e.Stderr == "" || !strings.Contains(c.err.Error(), e.Stderr) {
-			w.Errorf("the text %q does not have the command line and what zfs printed, %q", c.err, e.Stderr)
+		said, _, _ := strings.Cut(e.Stderr, "\n")
+		if text := c.err.Error(); said == "" || !strings.Contains(text, zfs.CommandLine(c.argv)) || !strings.Contains(text, said) || strings.Contains(text, "usage") {
+			w.Errorf("the text %q is not the command line and what zfs printed, %q", c.err, e.Stderr)
 		}
 	}
 }
