@@ -61,7 +61,8 @@ func (e *Error) Error() string {
 	} else {
 		fmt.Fprintf(&b, ": exit status %d", e.Status)
 	}
-	if text, _, _ := strings.Cut("\n"+e.Stderr, "\nusage:\n"); text != "" {
+	text, _, _ := strings.Cut("\n"+e.Stderr, "\nusage:\n")
+	if text = strings.TrimSpace(text); text != "" {
 		b.WriteString(": ")
 		b.WriteString(strings.Join(strings.FieldsFunc(text, func(r rune) bool { return r == '\n' || r == '\r' }), "; "))
 	}
