@@ -67,6 +67,9 @@ type Options struct {
 	// Lock takes the file of this machine that says that the store is in use,
 	// and waits for whoever has it; nobody else uses the store when nil.
 	Lock func(ctx context.Context, path string) (release func() error, err error)
+	// Images are base images that are made, empty, when the store does not have
+	// them: for stores that nobody prepares.
+	Images []string
 	// Mountpoint is where Root must be mounted; anywhere when "".
 	Mountpoint string
 	// PoolWait is how long to wait for Root to appear: after a reboot of a Mac a
@@ -191,6 +194,13 @@ func (e *Engine) load(ctx context.Context, o Options, groups map[string][]string
 		if err := e.listImages(ctx); err != nil {
 			return err
 		}
+	}
+	made, err := e.makeImages(ctx, o.Images)
+	if err == nil && made {
+		err = e.listImages(ctx)
+	}
+	if err != nil {
+		return err
 	}
 	left, err := e.markers()
 	if err != nil {
@@ -321,6 +331,7 @@ func (e *Engine) listImages(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	e.images = map[string]*image{}
 	for _, row := range rows {
 		rest, ok := strings.CutPrefix(row.Name, e.base.String()+"/")
 		if !ok {

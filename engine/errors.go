@@ -3,17 +3,33 @@ package engine
 import (
 	"fmt"
 	"strings"
+
+	"obuilder.org/obuilder/spec"
 )
 
 // A StepError is a step that failed; its clone is gone. Err is a
 // *sandbox.ExitError when its command failed.
 type StepError struct {
-	ID      string
+	Pos     spec.Pos // of the operation in the spec
+	ID      string   // of the result that it would have had
 	Heading string
 	Err     error
 }
 
-func (e *StepError) Error() string { return fmt.Sprintf("%s: %v", e.Heading, e.Err) }
+// headingWidth is how much of a heading an error shows, in characters.
+const headingWidth = 60
+
+func (e *StepError) Error() string {
+	heading := []rune(strings.Join(strings.Fields(e.Heading), " "))
+	if len(heading) > headingWidth {
+		heading = append(heading[:headingWidth-1], '…')
+	}
+	at := ""
+	if e.Pos.Line > 0 {
+		at = e.Pos.String() + ": "
+	}
+	return fmt.Sprintf("%s%s: %v", at, string(heading), e.Err)
+}
 
 // Unwrap gives Err.
 func (e *StepError) Unwrap() error { return e.Err }

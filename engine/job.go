@@ -42,7 +42,8 @@ type stage struct {
 	name     string
 	nested   []*stage
 	from     string
-	id       string // of the base's result
+	pos      spec.Pos // of from
+	id       string   // of the base's result
 	children []string
 	env      []byte // the environment of the base, as it is stored
 	ops      []*operation
@@ -111,7 +112,7 @@ func (st *stage) ids(to []string) []string {
 }
 
 func (e *Engine) compileStage(ctx context.Context, j *Job, s *spec.Spec, builds []string, scope map[string]*stage) (*stage, error) {
-	st := &stage{builds: builds, from: s.From, id: spec.BaseID(s.From)}
+	st := &stage{builds: builds, from: s.From, pos: s.FromPos, id: spec.BaseID(s.From)}
 	for _, b := range s.Builds {
 		nested, err := e.compileStage(ctx, j, b.Spec, append(slices.Clip(builds), b.Name), scope)
 		if err != nil {
@@ -411,7 +412,7 @@ func opName(op spec.Op) string {
 
 func (b *build) base(ctx context.Context, st *stage) (string, error) {
 	ev := Event{Build: st.builds, Op: "from", ID: st.id}
-	return b.step(ctx, ev, spec.FromHeading(st.from), func(ctx context.Context, f *flight) error {
+	return b.step(ctx, st.pos, ev, spec.FromHeading(st.from), func(ctx context.Context, f *flight) error {
 		return b.engine.makeBase(ctx, f, st.from, st.children, st.env)
 	})
 }
@@ -425,7 +426,7 @@ func (b *build) run(ctx context.Context, st *stage, o *operation, base string) (
 		}
 	}
 	ev := Event{Build: st.builds, Op: "run", ID: id, Base: base}
-	return b.step(ctx, ev, o.heading, func(ctx context.Context, f *flight) error {
+	return b.step(ctx, o.op.Position(), ev, o.heading, func(ctx context.Context, f *flight) error {
 		return b.engine.makeStep(ctx, f, base, st.children, command{cfg: o.cfg})
 	})
 }
@@ -449,7 +450,7 @@ func (b *build) copy(ctx context.Context, st *stage, o *operation, base string) 
 		}
 	}
 	ev := Event{Build: st.builds, Op: "copy", ID: id, Base: base}
-	return b.step(ctx, ev, o.heading, func(ctx context.Context, f *flight) error {
+	return b.step(ctx, o.op.Position(), ev, o.heading, func(ctx context.Context, f *flight) error {
 		return b.engine.makeStep(ctx, f, base, st.children, command{cfg: o.cfg, stdin: func(ctx context.Context, w io.Writer) error {
 			return manifest.WriteTar(ctx, w, source.TarOptions{Dst: o.copy.tarDst, User: source.User(o.context.User)})
 		}})
@@ -490,7 +491,7 @@ func (e *Engine) nestedManifest(ctx context.Context, tree source.Tree, op spec.C
 }
 
 // step gets one result, from the store or by having lead make it.
-func (b *build) step(ctx context.Context, ev Event, heading string, lead func(context.Context, *flight) error) (string, error) {
+func (b *build) step(ctx context.Context, pos spec.Pos, ev Event, heading string, lead func(context.Context, *flight) error) (string, error) {
 	e := b.engine
 	say := func(kind EventKind, text string) {
 		ev := ev
@@ -525,7 +526,7 @@ func (b *build) step(ctx context.Context, ev Event, heading string, lead func(co
 			return "", context.Cause(ctx)
 		}
 		say(EventFailed, err.Error())
-		return "", &StepError{ID: ev.ID, Heading: heading, Err: err}
+		return "", &StepError{Pos: pos, ID: ev.ID, Heading: heading, Err: err}
 	}
 	ev.Took = f.took
 	if f.cached {

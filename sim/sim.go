@@ -89,49 +89,18 @@ func New(ctx context.Context, o Options) (*Sim, error) {
 	}
 	s := &Sim{Clock: NewClock(Begin), root: zfs.MustDataset(Pool)}
 	s.Machine = fake.New(fake.Pool(Pool, o.PoolSize, Mountpoint), fake.Clock(s.Clock.Now), fake.SnapshotMounts(o.Snapshots == engine.MountSnapshots))
-	for _, image := range o.Images {
-		if err := Prepare(ctx, s.Machine, s.root, image); err != nil {
-			return nil, err
-		}
-	}
 	var err error
 	s.Sandbox, err = scripted.New(scripted.Options{Files: s.Machine.Files(), Clock: s.Clock, BrewPath: o.BrewPath, Rules: o.Rules})
 	if err != nil {
 		return nil, err
 	}
 	s.Engine, err = engine.Open(ctx, engine.Options{FS: fault.Wrap(s.Machine, &s.record), Files: s.Machine.Files(), Root: s.root,
-		Sandbox: s.Sandbox, Snapshots: o.Snapshots, Clock: s.Clock})
+		Images: o.Images, Sandbox: s.Sandbox, Snapshots: o.Snapshots, Clock: s.Clock})
 	if err != nil {
 		return nil, err
 	}
 	s.begin = len(s.record.Entries())
 	return s, nil
-}
-
-// Prepare makes an empty base image with its children home and brew, if the
-// pool does not have it: what preparing a Mac ends in.
-func Prepare(ctx context.Context, fs zfs.FS, root zfs.Dataset, name string) error {
-	image, err := root.MustChild("base-image").Child(name)
-	if err != nil {
-		return err
-	}
-	if err := fs.Create(ctx, image, zfs.CreateOptions{Parents: true}); err != nil {
-		return err
-	}
-	for _, child := range []string{"home", "brew"} {
-		ds, err := image.Child(child)
-		if err != nil {
-			return err
-		}
-		none := zfs.Property{Name: "mountpoint", Value: "none"}
-		if err := fs.Create(ctx, ds, zfs.CreateOptions{Parents: true, Properties: []zfs.Property{none}}); err != nil {
-			return err
-		}
-		if err := fs.Snapshot(ctx, false, ds.MustSnapshot(engine.Snap)); err != nil && !zfs.IsKind(err, zfs.Exists) {
-			return err
-		}
-	}
-	return nil
 }
 
 // Transcript writes the commands since New, one a line, as one could type

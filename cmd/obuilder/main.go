@@ -25,6 +25,7 @@ import (
 	"obuilder.org/obuilder/sandbox"
 	"obuilder.org/obuilder/sandbox/local"
 	"obuilder.org/obuilder/sandbox/macos"
+	"obuilder.org/obuilder/sandbox/scripted"
 	"obuilder.org/obuilder/store"
 )
 
@@ -135,12 +136,16 @@ func (a *app) open(ctx context.Context) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	sb, err := a.sandbox(name, log)
+	sb, err := a.sandbox(st, log)
 	if err != nil {
 		return nil, errors.Join(err, st.Close())
 	}
+	var images []string
+	if name.Kind != store.ZFS {
+		images = []string{engine.HealthcheckBase}
+	}
 	e, err := engine.Open(ctx, engine.Options{
-		FS: st.FS, Files: st.Files, Root: name.Root, Mountpoint: name.Mountpoint, Sandbox: sb,
+		Images: images, FS: st.FS, Files: st.Files, Root: name.Root, Mountpoint: name.Mountpoint, Sandbox: sb,
 		Snapshots: mode, OpenIndex: index.Open, Lock: st.Lock, PoolWait: a.wait, Log: log,
 	})
 	if err != nil {
@@ -164,12 +169,15 @@ func (a *app) snapshotMode(name store.Name) (engine.SnapshotMode, error) {
 }
 
 // sandbox is the one that a store's steps run in.
-func (a *app) sandbox(name store.Name, log *slog.Logger) (sandbox.Sandbox, error) {
+func (a *app) sandbox(st *store.Store, log *slog.Logger) (sandbox.Sandbox, error) {
 	if !strings.HasPrefix(a.brewPath, "/") {
 		return nil, &console.UsageError{Err: fmt.Errorf("--brew-path=%s is not an absolute path", a.brewPath)}
 	}
-	if name.Kind == store.ZFS {
-		return macos.New(macos.Options{UID: a.uid, BrewPath: a.brewPath, Log: log})
+	if st.Name.Kind == store.ZFS {
+		return macos.New(macos.Options{UID: a.uid, BrewPath: a.brewPath, Path: os.Getenv("PATH"), Log: log})
 	}
-	return local.New(local.Options{UID: a.uid, BrewPath: a.brewPath, StateDir: filepath.Join(name.Path, "sandbox"), Path: os.Getenv("PATH")})
+	if st.Name.Kind == store.Fake {
+		return scripted.New(scripted.Options{UID: a.uid, BrewPath: a.brewPath, Files: st.Files})
+	}
+	return local.New(local.Options{UID: a.uid, BrewPath: a.brewPath, StateDir: filepath.Join(st.Name.Path, "sandbox"), Path: os.Getenv("PATH"), Log: log})
 }
