@@ -761,7 +761,7 @@ func (m *Machine) rollback(to zfs.Snapshot, recursive bool) *failure {
 
 // Pool implements [zfs.FS].
 func (m *Machine) Pool(ctx context.Context, pool string) (zfs.PoolStatus, error) {
-	f := m.begin(ctx)
+	f := m.look(ctx)
 	if f == nil {
 		defer m.mu.Unlock()
 		for _, p := range m.pools {

@@ -1,6 +1,7 @@
 package fake_test
 
 import (
+	"runtime"
 	"testing"
 
 	"obuilder.org/obuilder/zfs"
@@ -21,4 +22,26 @@ func TestConformance(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestConformanceDir(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("symbolic links need a privilege on Windows")
+	}
+	zfstest.Run(t, func(t *testing.T) zfstest.Env {
+		m, err := fake.OpenDir(t.Context(), t.TempDir(), fake.Pool("tank", 0, "/Volumes/tank"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := m.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+		if err := m.Files().MkdirAll("/mnt", 0o755); err != nil {
+			t.Fatal(err)
+		}
+		return zfstest.Env{FS: m, Files: m.Files(), Root: zfs.MustDataset("tank"), Dir: "/mnt",
+			Lacks: []zfstest.Feature{zfstest.Busy, zfstest.Quota, zfstest.Space, zfstest.ReadOnly}}
+	})
 }

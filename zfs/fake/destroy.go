@@ -155,12 +155,12 @@ func (m *Machine) destroyOne(d *dataset, force bool) *failure {
 		return nil
 	}
 	if d.mnt != nil {
-		if f := m.detach(d.mnt.path, force); f != nil {
+		if f := m.detach(d, force); f != nil {
 			return f
 		}
 	}
 	if d.children.len() > 0 {
-		return failf(zfs.HasChildren, "cannot destroy '%s': filesystem has children", d.fullName())
+		return failf(zfs.HasChildren, "cannot destroy '%s': dataset already exists", d.fullName()) // sic
 	}
 	m.removeMountpoint(d)
 	m.dropDataset(d)

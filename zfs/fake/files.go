@@ -14,8 +14,14 @@ import (
 	"obuilder.org/obuilder/zfs"
 )
 
-// Files gives what programs of the machine see: [*Files] for one in memory.
-func (m *Machine) Files() zfs.Files { return &Files{m} }
+// Files gives what programs of the machine see: [*Files] for one in memory,
+// files of this machine for one in a directory.
+func (m *Machine) Files() zfs.Files {
+	if m.dir != nil {
+		return dirFiles{m.dir}
+	}
+	return &Files{m}
+}
 
 // Files is the tree of files of a machine in memory, from "/": what is mounted
 // and, below that, the directories that are there without it. Permissions and
@@ -445,8 +451,7 @@ func (f *Files) Chown(name string, uid, gid int) error {
 
 // Chmod sets the permissions of a file.
 func (f *Files) Chmod(name string, mode fs.FileMode) error {
-	const bits = fs.ModePerm | fs.ModeSetuid | fs.ModeSetgid | fs.ModeSticky
-	return f.change("chmod", name, true, func(ino *inode) { ino.mode = ino.mode&^bits | mode&bits })
+	return f.change("chmod", name, true, func(ino *inode) { ino.mode = ino.mode&^modeBits | mode&modeBits })
 }
 
 // Chtimes sets when a file was last changed; of the time of access nothing is kept.

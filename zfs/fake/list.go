@@ -10,16 +10,16 @@ import (
 
 // List implements [zfs.FS].
 func (m *Machine) List(ctx context.Context, opts zfs.ListOptions) ([]zfs.Row, error) {
-	f := m.begin(ctx)
+	f := m.look(ctx)
+	var rows []zfs.Row
 	if f == nil {
-		var rows []zfs.Row
 		rows, f = m.list(opts)
 		m.mu.Unlock()
 		if f == nil {
 			return rows, nil
 		}
 	}
-	return nil, as(f, zfs.ArgvList(opts))
+	return rows, as(f, zfs.ArgvList(opts))
 }
 
 // A listed thing is a dataset, when snap is negative, or a snapshot of it.
@@ -97,7 +97,9 @@ func (m *Machine) list(opts zfs.ListOptions) ([]zfs.Row, *failure) {
 	}
 	if f != nil {
 		f.Stderr = strings.Join(texts, "\n")
-		return nil, f
+		if f.Kind != zfs.NotFound {
+			return nil, f
+		}
 	}
 	if !slices.IsSortedFunc(l.found, compareListed) { // "a-b" is before "a/b"
 		slices.SortFunc(l.found, compareListed)
@@ -126,7 +128,7 @@ func (m *Machine) list(opts zfs.ListOptions) ([]zfs.Row, *failure) {
 		}
 		rows[i] = zfs.Row{Name: name, Values: row}
 	}
-	return rows, nil
+	return rows, f
 }
 
 type lister struct {
@@ -174,7 +176,7 @@ func (m *Machine) parseNames(names []string, usage string) ([]propID, *failure) 
 
 // Get implements [zfs.FS].
 func (m *Machine) Get(ctx context.Context, target zfs.Name, properties ...string) ([]zfs.Value, error) {
-	f := m.begin(ctx)
+	f := m.look(ctx)
 	if f == nil {
 		var values []zfs.Value
 		values, f = m.getAll(target, properties)

@@ -24,7 +24,8 @@ type Machine struct {
 	names propNames
 
 	store store
-	host  volume // what is there where nothing is mounted
+	dir   *directory // the store, when it is one
+	host  volume     // what is there where nothing is mounted
 	root  *mount
 	moved uint64 // counts mounts, for their order
 }
@@ -35,10 +36,13 @@ var _ zfs.FS = (*Machine)(nil)
 type Option func(*config)
 
 type config struct {
-	pools []poolConfig
-	clock func() time.Time
-	seed  uint64
-	macOS bool
+	pools   []poolConfig
+	clock   func() time.Time
+	seed    uint64
+	macOS   bool
+	waiting func(holder string)
+
+	standard bool // no pool was asked for
 }
 
 type poolConfig struct {
@@ -57,6 +61,14 @@ func Pool(name string, size uint64, mountpoint string) Option {
 	return func(c *config) { c.pools = append(c.pools, poolConfig{name, size, mountpoint}) }
 }
 
+// The pool of a machine for which none is asked: on a Mac, OpenZFS mounts
+// pools there.
+const (
+	defaultPool       = "obuilder"
+	defaultSize       = 1 << 40
+	defaultMountpoint = "/Volumes/obuilder"
+)
+
 // Clock sets what the machine takes the time from; time.Now otherwise.
 func Clock(now func() time.Time) Option { return func(c *config) { c.clock = now } }
 
@@ -70,23 +82,36 @@ func Seed(seed uint64) Option { return func(c *config) { c.seed = seed } }
 // datasets with open files.
 func SnapshotMounts(on bool) Option { return func(c *config) { c.macOS = on } }
 
-// New gives a machine in memory.
+// New gives a machine in memory. Without a [Pool], it has one called
+// obuilder, of 1 TiB, mounted on /Volumes/obuilder.
 func New(opts ...Option) *Machine {
-	c := config{clock: time.Now, seed: 1}
-	for _, o := range opts {
-		o(&c)
-	}
-	m := &Machine{clock: c.clock, rand: rand.NewPCG(c.seed, 0), macOS: c.macOS, txg: 4, store: memory{}}
-	m.host.now = &m.txg
-	m.root = &mount{vol: &m.host, path: "/"}
+	m, c := newMachine(1, opts)
+	m.store = memory{}
 	for _, p := range c.pools {
 		m.addPool(p)
 	}
 	return m
 }
 
-func (m *Machine) addPool(c poolConfig) {
+func newMachine(seed uint64, opts []Option) (*Machine, *config) {
+	c := config{clock: time.Now, seed: seed}
+	for _, o := range opts {
+		o(&c)
+	}
+	if c.standard = len(c.pools) == 0; c.standard {
+		c.pools = []poolConfig{{defaultPool, defaultSize, defaultMountpoint}}
+	}
+	m := &Machine{clock: c.clock, rand: rand.NewPCG(c.seed, 0), macOS: c.macOS, txg: 4}
+	m.host.now = &m.txg
+	m.root = &mount{vol: &m.host, path: "/"}
+	return m, &c
+}
+
+func (m *Machine) addPool(c poolConfig) *failure {
 	p := &pool{size: c.size}
+	if m.dir != nil {
+		p.free = m.dir.free
+	}
 	root := m.newDataset(nil, c.name)
 	root.pool, p.root = p, root
 	if c.mountpoint != "" {
@@ -94,12 +119,14 @@ func (m *Machine) addPool(c poolConfig) {
 	}
 	m.pools = append(m.pools, p)
 	root.refd, root.usedHead = emptyFS, emptyFS
-	m.mountNew(root)
+	m.store.created(root)
+	return m.mountNew(root)
 }
 
 type pool struct {
 	root *dataset
 	size uint64
+	free func() uint64 // when it is not for us to say
 }
 
 // A dataset is a file system: its place in the tree of names, its settings,
@@ -124,6 +151,8 @@ type dataset struct {
 	usedHead, usedSnap, usedChildren uint64
 
 	mnt *mount // where it is mounted
+
+	saved // on a machine in a directory
 }
 
 // A snapshot is what the head of ds was in transaction txg.
@@ -140,6 +169,8 @@ type snapshot struct {
 	open     int  // files of it that are open
 	mounted  bool // by name (macOS)
 	deferred bool // to be destroyed with its last clone
+
+	saved // on a machine in a directory
 }
 
 // contents is what is in a file system.
@@ -148,6 +179,7 @@ type contents struct {
 	next uint64   // how many objects have been made
 	refd uint64   // bytes
 	dead deadList // bytes of the previous snapshot that are not here any more
+	data *dataDir // where it is, on a machine in a directory
 }
 
 // children are few, mostly, or very many.
@@ -183,6 +215,15 @@ func (c *children) add(d *dataset) {
 		c.few = nil
 	}
 	c.many[d.name] = d
+}
+
+// expect makes room for n more.
+func (c *children) expect(n int) {
+	if n > fewChildren && c.many == nil && len(c.few) == 0 {
+		c.many = make(map[string]*dataset, n)
+	} else if n <= fewChildren && c.few == nil {
+		c.few = make([]*dataset, 0, n)
+	}
 }
 
 func (c *children) remove(name string) {
@@ -342,8 +383,20 @@ func as(f *failure, argv []string) error {
 	return f
 }
 
-// begin starts a command.
+// begin starts a command that changes something; see end.
 func (m *Machine) begin(ctx context.Context) *failure {
+	if f := m.look(ctx); f != nil {
+		return f
+	}
+	if f := m.store.ready(); f != nil {
+		m.mu.Unlock()
+		return f
+	}
+	return nil
+}
+
+// look starts a command that changes nothing.
+func (m *Machine) look(ctx context.Context) *failure {
 	if err := ctx.Err(); err != nil {
 		return &failure{Kind: zfs.Timeout, Status: -1, Err: err}
 	}

@@ -32,6 +32,9 @@ func (m *Machine) mount(d *dataset) *failure {
 // attach mounts d on a directory, which it makes. What it gives is empty or
 // what zfs says after "cannot mount".
 func (m *Machine) attach(d *dataset, at string) (zfs.Kind, string) {
+	if m.dir != nil {
+		return m.dir.attach(d, at)
+	}
 	w := m.from()
 	err := w.walk(at, true)
 	if err != nil {
@@ -68,9 +71,13 @@ func (m *mount) put(at uint64, over *mount) {
 	m.over[at] = over
 }
 
-// detach unmounts what is mounted at a path. That need not be what was
-// mounted there by that name: the last mount is on top.
-func (m *Machine) detach(at string, force bool) *failure {
+// detach unmounts what is mounted where d is. That need not be d: the last
+// mount is on top, and zfs unmounts by path.
+func (m *Machine) detach(d *dataset, force bool) *failure {
+	if m.dir != nil {
+		return m.dir.detach(d)
+	}
+	at := d.mnt.path
 	p, err := m.resolve(at, true)
 	if err != nil {
 		return failf(zfs.Busy, "cannot unmount '%s': no such pool or dataset", at)
@@ -106,6 +113,10 @@ func (m *Machine) removeMountpoint(d *dataset) {
 	if from == d || at == "none" || at == "legacy" {
 		return
 	}
+	if m.dir != nil {
+		m.dir.rmdir(d, at)
+		return
+	}
 	m.rmdir(at)
 }
 
@@ -113,7 +124,8 @@ func (m *Machine) removeMountpoint(d *dataset) {
 type affected struct {
 	d       *dataset
 	mounted bool
-	path    string // where it is mounted
+	noauto  bool   // and not to be mounted because of its canmount
+	path    string // where it is, or is to be, mounted
 }
 
 // affectedBy gives d and what is below it: all of it, or just what inherits
@@ -122,6 +134,8 @@ func affectedBy(d *dataset, all bool, list []affected) []affected {
 	a := affected{d: d, mounted: d.mnt != nil}
 	if a.mounted {
 		a.path = d.mnt.path
+	} else {
+		a.noauto = d.is(propCanmount, "noauto")
 	}
 	list = append(list, a)
 	d.children.all(func(c *dataset) {
@@ -139,10 +153,10 @@ func (m *Machine) unmountAll(list []affected, force bool) *failure {
 		slices.SortFunc(list, func(a, b affected) int { return cmp.Compare(b.path, a.path) })
 	}
 	for i, a := range list {
-		if !a.mounted {
+		if a.d.mnt == nil {
 			continue
 		}
-		if f := m.detach(a.path, force); f != nil {
+		if f := m.detach(a.d, force); f != nil {
 			for _, b := range slices.Backward(list[:i]) {
 				if b.mounted && b.d.mnt == nil {
 					m.attach(b.d, b.path)
@@ -168,8 +182,7 @@ func (m *Machine) mountAll(list []affected, wasNone bool) *failure {
 		if a.path == "none" || a.path == "legacy" || a.d.mnt != nil {
 			continue
 		}
-		switch v, _, _ := a.d.value(propCanmount); {
-		case v == "off", v == "noauto" && !a.mounted, !a.mounted && !wasNone:
+		if a.d.is(propCanmount, "off") || a.noauto || !a.mounted && !wasNone {
 			continue
 		}
 		if f := m.mount(a.d); f != nil {

@@ -224,10 +224,6 @@ func (d *dataset) setLocal(id propID, value string) {
 	case propRefquota:
 		d.refquota, _ = strconv.ParseUint(value, 10, 64)
 	}
-	if value == "0" && !isUser(id) && props[id].kind == size {
-		d.unsetLocal(id) // that is how zfs keeps "none"
-		return
-	}
 	for i := range d.props {
 		if d.props[i].id == id {
 			d.props[i].value = value
@@ -478,7 +474,7 @@ func (m *Machine) derived(d *dataset, id propID) string {
 	case propReferenced, propLogicalreferenced:
 		return utoa(m.space(d).refd)
 	case propWritten:
-		return utoa(written(m.space(d).refd, d.dead, d.prev()))
+		return utoa(m.written(&m.space(d).contents, d.prev()))
 	case propAvailable:
 		n, _ := m.space(d).available()
 		if d.refquota > 0 {
@@ -518,6 +514,12 @@ func (m *Machine) getSnap(d *dataset, i int, id propID) (value, source string) {
 		return utoa(s.guid), "-"
 	case propUsed:
 		m.space(d)
+		if m.dir != nil {
+			if s.data != nil && s.data.refs == 1 {
+				return utoa(s.refd), "-"
+			}
+			return "0", "-"
+		}
 		return utoa(d.unique(i)), "-"
 	case propReferenced, propLogicalreferenced:
 		m.space(d)
@@ -528,7 +530,7 @@ func (m *Machine) getSnap(d *dataset, i int, id propID) (value, source string) {
 		if i > 0 {
 			before = d.snaps[i-1]
 		}
-		return utoa(written(s.refd, s.dead, before)), "-"
+		return utoa(m.written(&s.contents, before)), "-"
 	case propCompressratio:
 		return "1.00", "-"
 	case propDeferDestroy:
@@ -555,4 +557,9 @@ func (m *Machine) getSnap(d *dataset, i int, id propID) (value, source string) {
 }
 
 // space gives d with what it uses brought up to date.
-func (m *Machine) space(d *dataset) *dataset { return d }
+func (m *Machine) space(d *dataset) *dataset {
+	if m.dir != nil {
+		m.dir.measure(d)
+	}
+	return d
+}

@@ -184,17 +184,19 @@ func (d *dataset) dropDead(i int) {
 	d.charge(0, -int64(freed))
 }
 
-// written is what d holds that was written since the snapshot before; as a
-// property of a snapshot, since the one before that.
-func written(refd uint64, l deadList, prev *snapshot) uint64 {
-	if prev == nil {
-		return refd
+// written is what of c was written since the snapshot before it.
+func (m *Machine) written(c *contents, prev *snapshot) uint64 {
+	switch {
+	case prev == nil, m.dir != nil && c.data != prev.data:
+		return c.refd
+	case m.dir != nil:
+		return 0
 	}
 	var sum uint64
-	for _, e := range l {
+	for _, e := range c.dead {
 		sum += e.bytes
 	}
-	return refd + sum - prev.refd
+	return c.refd + sum - prev.refd
 }
 
 // slop is what ZFS keeps back for itself (spa_get_slop_space).
@@ -206,6 +208,9 @@ func slop(size uint64) uint64 {
 // poolFree is what is left in the pool of d for files.
 func (d *dataset) poolFree() uint64 {
 	root := d.pool
+	if root.free != nil {
+		return root.free()
+	}
 	total := root.size - slop(root.size)
 	return total - min(total, root.root.used())
 }

@@ -14,7 +14,9 @@ type store interface {
 	moved(*snapshot)               // its name, its dataset or its being deferred
 	destroyed(*dataset)
 	dropped(*snapshot)
-	commit() *failure // the end of a command
+	ready() *failure     // why no command can be run
+	commit() *failure    // the end of a command
+	takeTrash() []string // what is to be removed then
 	status(*pool) (zfs.PoolStatus, error)
 }
 
@@ -30,7 +32,9 @@ func (memory) changed(*dataset)              {}
 func (memory) moved(*snapshot)               {}
 func (memory) destroyed(*dataset)            {}
 func (memory) dropped(*snapshot)             {}
+func (memory) ready() *failure               { return nil }
 func (memory) commit() *failure              { return nil }
+func (memory) takeTrash() []string           { return nil }
 
 func (memory) status(p *pool) (zfs.PoolStatus, error) {
 	used := min(p.root.used(), p.size)
@@ -44,6 +48,10 @@ func (m *Machine) end(f *failure) *failure {
 	if g := m.store.commit(); g != nil && f == nil {
 		f = g
 	}
+	trash := m.store.takeTrash()
 	m.mu.Unlock()
+	for _, path := range trash {
+		_ = removeTree(path) // what remains is swept when the store is opened
+	}
 	return f
 }
