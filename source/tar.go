@@ -187,9 +187,9 @@ func (t *tarWriter) file(item *Item, path string, info fs.FileInfo) error {
 }
 
 // header writes a header in the form that the tar library of
-// ocurrent/obuilder gives it, so that the streams are the same, byte for byte:
-// that of GNU tar, but with directories told only by the slash that their names
-// end in, no device numbers, and a checksum of seven digits.
+// ocurrent/obuilder gives it, so that streams can be compared with its own, byte
+// for byte: that of GNU tar, but with no device numbers, and a checksum of seven
+// digits.
 func (t *tarWriter) header(h tar.Header, mtime time.Time) error {
 	h.Format = tar.FormatGNU
 	h.ModTime = time.Unix(mtime.Unix(), 0)
