@@ -132,7 +132,7 @@ func (e *Engine) tmpDataset(main zfs.Dataset) (zfs.Dataset, func() error, error)
 	if err != nil {
 		return ds, nil, err
 	}
-	unmark, err := e.mark(marker{kind: markCache, name: ds.Base()}, "")
+	unmark, err := e.mark(marker{kind: markCache, name: ds.Base()})
 	return ds, unmark, err
 }
 

@@ -542,3 +542,60 @@ func TestResults(t *testing.T) {
 	w.must(e.Healthcheck(t.Context(), time.Minute, nil))
 	w.must(e.Close())
 }
+
+// A pool that ocurrent/obuilder has made is used as it is: results whose heads
+// are not mounted and may not be in the index, with an environment written by
+// it.
+func TestUpstreamPool(t *testing.T) {
+	for _, mode := range []engine.SnapshotMode{engine.ListSnapshots, engine.MountSnapshots} {
+		w := newWorld(t, mode, "busybox")
+		ctx := t.Context()
+		input := spec.RunInput{Base: baseID, Workdir: "/", Cmd: "make", Shell: []string{"/usr/bin/env", "bash", "-c"},
+			Env: []spec.EnvVar{{Name: "A", Value: "b c"}}}
+		h, n := root.MustChild("result").MustChild(baseID), root.MustChild("result").MustChild(input.ID())
+		write := func(name, text string) {
+			f, err := w.machine.Files().OpenFile(poolMount+"/result/"+name, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o644)
+			w.must(err)
+			_, err = io.WriteString(f, text)
+			w.must(errors.Join(err, f.Close()))
+		}
+		none := zfs.Property{Name: "mountpoint", Value: "none"}
+		noauto := zfs.Property{Name: "canmount", Value: "noauto"}
+		w.must(w.machine.Create(ctx, root.MustChild("state"), zfs.CreateOptions{}))
+		w.must(w.machine.Create(ctx, h, zfs.CreateOptions{Parents: true}))
+		write(baseID+"/env", "((env ((A \"b c\"))))")
+		write(baseID+"/log", "")
+		for _, child := range []string{"home", "brew"} {
+			w.must(w.machine.Clone(ctx, root.MustChild("base-image").MustChild("busybox").MustChild(child).MustSnapshot("snap"), h.MustChild(child), none))
+		}
+		w.must(w.machine.Snapshot(ctx, true, h.MustSnapshot("snap")))
+		w.must(w.machine.Clone(ctx, h.MustSnapshot("snap"), n, noauto))
+		w.must(w.machine.Mount(ctx, n))
+		write(input.ID()+"/log", "made upstream\n")
+		for _, child := range []string{"home", "brew"} {
+			w.must(w.machine.Clone(ctx, h.MustChild(child).MustSnapshot("snap"), n.MustChild(child), none))
+		}
+		w.must(w.machine.Snapshot(ctx, true, n.MustSnapshot("snap")))
+		w.must(w.machine.Unmount(ctx, n, true))
+		w.must(w.machine.Unmount(ctx, h, true))
+
+		e := w.open()
+		r := &recording{}
+		id, err := e.Build(ctx, engine.Job{Spec: parse(t, `((from busybox) (run (shell make)) (run (shell "make test")))`), Events: r.event})
+		if err != nil {
+			t.Fatalf("%v\n%s", err, r)
+		}
+		for _, want := range []string{"---> using \"" + baseID, "---> using \"" + input.ID(), "made upstream\n"} {
+			if !strings.Contains(r.String(), want) {
+				t.Errorf("no %q in\n%s", want, r)
+			}
+		}
+		// What the index did not have is in it now, each with its parent.
+		ids, err := e.Ancestors(ctx, id)
+		w.must(err)
+		if diff := cmp.Diff([]string{baseID, input.ID(), id}, ids); diff != "" {
+			t.Errorf("ancestors (-want +got):\n%s", diff)
+		}
+		w.must(e.Close())
+	}
+}

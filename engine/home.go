@@ -50,7 +50,7 @@ func (e *Engine) openHome(ctx context.Context, id string, children []string) (tr
 	}
 	r.mu.Lock()
 	if r.users == 0 {
-		if r.unmark, err = e.mark(marker{kind: markRead, name: id}, ""); err != nil {
+		if r.unmark, err = e.mark(marker{kind: markRead, name: id}); err != nil {
 			r.mu.Unlock()
 			return nil, nil, err
 		}

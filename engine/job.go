@@ -231,8 +231,9 @@ func (e *Engine) baseEnv(ctx context.Context, st *stage) ([]spec.EnvVar, error) 
 	return env, nil
 }
 
-// ensureMounted mounts the head of a base's result when it is not, as after a reboot: an
-// environment that seems empty would make other ids. Every result has a log.
+// ensureMounted mounts the head of a result when it is not, as after a reboot
+// or when ocurrent/obuilder made it: an environment that seems empty would
+// make other ids. Every result has a log.
 func (e *Engine) ensureMounted(ctx context.Context, id string) error {
 	if _, err := e.files.Lstat(e.headPath(id) + "/log"); !notExist(err) {
 		return err
@@ -373,18 +374,21 @@ func (b *build) stage(ctx context.Context, st *stage) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	lineage := []string{id}
 	for _, o := range st.ops {
 		switch {
 		case o.run != nil:
-			id, err = b.run(ctx, st, o, id)
+			id, err = b.run(ctx, st, o, lineage)
 		case o.copy != nil:
-			id, err = b.copy(ctx, st, o, id)
+			id, err = b.copy(ctx, st, o, lineage)
 		default:
 			b.job.emit(Event{Kind: EventHeading, Build: st.builds, Op: opName(o.op), Text: o.heading})
+			continue
 		}
 		if err != nil {
 			return "", err
 		}
+		lineage = append(lineage, id)
 	}
 	return id, nil
 }
@@ -417,7 +421,8 @@ func (b *build) base(ctx context.Context, st *stage) (string, error) {
 	})
 }
 
-func (b *build) run(ctx context.Context, st *stage, o *operation, base string) (string, error) {
+func (b *build) run(ctx context.Context, st *stage, o *operation, lineage []string) (string, error) {
+	base := lineage[len(lineage)-1]
 	id := o.id
 	if id == "" {
 		id = o.runInput(base).ID()
@@ -427,11 +432,12 @@ func (b *build) run(ctx context.Context, st *stage, o *operation, base string) (
 	}
 	ev := Event{Build: st.builds, Op: "run", ID: id, Base: base}
 	return b.step(ctx, o.op.Position(), ev, o.heading, func(ctx context.Context, f *flight) error {
-		return b.engine.makeStep(ctx, f, base, st.children, command{cfg: o.cfg})
+		return b.engine.makeStep(ctx, f, lineage, st.children, command{cfg: o.cfg})
 	})
 }
 
-func (b *build) copy(ctx context.Context, st *stage, o *operation, base string) (result string, err error) {
+func (b *build) copy(ctx context.Context, st *stage, o *operation, lineage []string) (result string, err error) {
+	base := lineage[len(lineage)-1]
 	manifest, id := o.copy.manifest, o.id
 	if nested := o.copy.from; nested != nil {
 		tree, release, err := b.engine.openHome(ctx, b.results[nested], nested.children)
@@ -451,7 +457,7 @@ func (b *build) copy(ctx context.Context, st *stage, o *operation, base string) 
 	}
 	ev := Event{Build: st.builds, Op: "copy", ID: id, Base: base}
 	return b.step(ctx, o.op.Position(), ev, o.heading, func(ctx context.Context, f *flight) error {
-		return b.engine.makeStep(ctx, f, base, st.children, command{cfg: o.cfg, stdin: func(ctx context.Context, w io.Writer) error {
+		return b.engine.makeStep(ctx, f, lineage, st.children, command{cfg: o.cfg, stdin: func(ctx context.Context, w io.Writer) error {
 			return manifest.WriteTar(ctx, w, source.TarOptions{Dst: o.copy.tarDst, User: source.User(o.context.User)})
 		}})
 	})
@@ -542,7 +548,7 @@ func (b *build) step(ctx context.Context, pos spec.Pos, ev Event, heading string
 
 // replay passes on the log of a complete result.
 func (e *Engine) replay(ctx context.Context, id string, output func([]byte)) error {
-	file, size, err := e.savedLog(id)
+	file, size, err := e.savedLog(ctx, id)
 	if err != nil || file == nil {
 		return err
 	}

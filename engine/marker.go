@@ -12,7 +12,8 @@ import (
 )
 
 // A marker is a file that says what a process was making when it ended:
-// POOL/state/running/KIND-NAME. What it holds is the base of a step.
+// POOL/state/running/KIND-NAME. That of a step holds the ids that it is built
+// on, the base first.
 type marker struct {
 	kind markerKind
 	name string
@@ -26,16 +27,19 @@ const (
 	markCache markerKind = "cache" // a dataset of cache-tmp
 )
 
+// maxMarker bounds what is read of a marker, in bytes.
+const maxMarker = 1 << 20
+
 func (e *Engine) markerDir() string { return e.statePath + "/running" }
 
 // mark writes a marker; the function it returns removes it.
-func (e *Engine) mark(m marker, base string) (unmark func() error, err error) {
+func (e *Engine) mark(m marker, lineage ...string) (unmark func() error, err error) {
 	name := e.markerPath(m)
 	file, err := e.files.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("noting what is about to be made: %w", err)
 	}
-	_, err = file.Write([]byte(base))
+	_, err = file.Write([]byte(strings.Join(lineage, "\n")))
 	if err == nil {
 		err = file.Sync()
 	}
@@ -119,10 +123,15 @@ func (e *Engine) recoverStep(ctx context.Context, m marker) error {
 	if _, err := e.index.Get(ctx, id); !errors.Is(err, index.ErrNotFound) {
 		return err
 	}
-	base, err := e.files.ReadFile(e.markerPath(m), 64)
+	text, err := e.files.ReadFile(e.markerPath(m), maxMarker)
 	if err != nil {
 		return err
 	}
-	now := e.clock.Now()
-	return e.index.Add(ctx, index.Result{ID: id, Parent: string(base), Created: now, Used: now})
+	lineage := strings.Fields(string(text))
+	for _, ancestor := range lineage {
+		if !ValidID(ancestor) {
+			return fmt.Errorf("%q is not an id", ancestor)
+		}
+	}
+	return e.addToIndex(ctx, append(lineage, id))
 }

@@ -25,15 +25,17 @@ func cleanup(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
 }
 
-// makeStep is the lead of the step id, built on base.
-func (e *Engine) makeStep(ctx context.Context, f *flight, base string, children []string, c command) error {
+// makeStep is the lead of a step that is built on the last of lineage: the
+// results from the base on.
+func (e *Engine) makeStep(ctx context.Context, f *flight, lineage, children []string, c command) error {
+	base := lineage[len(lineage)-1]
 	complete, err := e.ask(ctx, f.id)
 	if err != nil {
 		return err
 	}
 	if complete {
 		f.cached = true
-		return e.openSavedLog(f)
+		return e.openSavedLog(ctx, f)
 	}
 	select {
 	case e.running <- struct{}{}:
@@ -44,7 +46,7 @@ func (e *Engine) makeStep(ctx context.Context, f *flight, base string, children 
 	if err := e.prepareSandbox(ctx); err != nil {
 		return err
 	}
-	unmark, err := e.mark(marker{kind: markStep, name: f.id}, base)
+	unmark, err := e.mark(marker{kind: markStep, name: f.id}, lineage...)
 	if err != nil {
 		return err
 	}
@@ -56,7 +58,7 @@ func (e *Engine) makeStep(ctx context.Context, f *flight, base string, children 
 		err = e.runMounted(ctx, f, children, c)
 	}
 	if err == nil {
-		err = e.commit(ctx, f.id, base)
+		err = e.commit(ctx, f.id, lineage)
 	}
 	if err != nil {
 		return e.discard(ctx, f, err, unmark)
@@ -114,8 +116,8 @@ func (e *Engine) openLog(f *flight) error {
 
 // openSavedLog gives a flight the log of a result that was there already. One
 // without a log has printed nothing.
-func (e *Engine) openSavedLog(f *flight) error {
-	file, size, err := e.savedLog(f.id)
+func (e *Engine) openSavedLog(ctx context.Context, f *flight) error {
+	file, size, err := e.savedLog(ctx, f.id)
 	if err == nil && file != nil {
 		f.log.open(file, size)
 	}
@@ -123,7 +125,12 @@ func (e *Engine) openSavedLog(f *flight) error {
 }
 
 // savedLog opens the log of a complete result; nil when it has none.
-func (e *Engine) savedLog(id string) (zfs.File, int64, error) {
+func (e *Engine) savedLog(ctx context.Context, id string) (zfs.File, int64, error) {
+	if e.mode == ListSnapshots {
+		if err := e.ensureMounted(ctx, id); err != nil {
+			return nil, 0, err
+		}
+	}
 	names := []string{e.headPath(id) + "/log"}
 	if e.mode == MountSnapshots {
 		// Where automounting is down a snapshot looks empty: the head is the same.
@@ -253,7 +260,7 @@ func (e *Engine) unmount(ctx context.Context, ds zfs.Dataset, path string) error
 
 // commit makes the clone a result. Once the snapshot is there it is one, and
 // stays one whatever else fails.
-func (e *Engine) commit(ctx context.Context, id, base string) error {
+func (e *Engine) commit(ctx context.Context, id string, lineage []string) error {
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
 	}
@@ -263,11 +270,40 @@ func (e *Engine) commit(ctx context.Context, id, base string) error {
 		return err
 	}
 	e.setComplete(id, true)
-	now := e.clock.Now()
-	if err := e.index.Add(cctx, index.Result{ID: id, Parent: base, Created: now, Used: now}); err != nil {
+	if err := e.addToIndex(cctx, append(slices.Clip(lineage), id)); err != nil {
 		return &storedError{err}
 	}
 	return nil
+}
+
+// addToIndex adds the last of lineage, and before it those of the others that
+// the index does not have: another implementation, or a crash, may have left
+// a result that is in the store only.
+func (e *Engine) addToIndex(ctx context.Context, lineage []string) error {
+	add := func(i int) error {
+		now := e.clock.Now()
+		r := index.Result{ID: lineage[i], Created: now, Used: now}
+		if i > 0 {
+			r.Parent = lineage[i-1]
+		}
+		return e.index.Add(ctx, r)
+	}
+	last := len(lineage) - 1
+	err := add(last)
+	if !errors.Is(err, index.ErrNotFound) {
+		return err
+	}
+	for i := range last {
+		if _, err := e.index.Get(ctx, lineage[i]); errors.Is(err, index.ErrNotFound) {
+			err = add(i)
+			if err != nil {
+				return err
+			}
+		} else if err != nil {
+			return err
+		}
+	}
+	return add(last)
 }
 
 // A storedError is a failure after which the result is there all the same.
@@ -313,7 +349,7 @@ func (e *Engine) makeBase(ctx context.Context, f *flight, name string, children 
 	if err != nil {
 		return err
 	}
-	unmark, err := e.mark(marker{kind: markStep, name: f.id}, "")
+	unmark, err := e.mark(marker{kind: markStep, name: f.id})
 	if err != nil {
 		return err
 	}
@@ -331,7 +367,7 @@ func (e *Engine) makeBase(ctx context.Context, f *flight, name string, children 
 		}
 	}
 	if err == nil {
-		err = e.commit(ctx, f.id, "")
+		err = e.commit(ctx, f.id, nil)
 	}
 	if err != nil {
 		return e.discard(ctx, f, err, unmark)
