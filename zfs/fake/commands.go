@@ -755,6 +755,9 @@ func (m *Machine) rollback(to zfs.Snapshot, recursive bool) *failure {
 	}
 	d.tree, d.refd, d.dead, d.frozen = s.tree, s.refd, nil, s.txg
 	d.recount()
+	if d.mnt != nil {
+		m.keepMounts(d)
+	}
 	m.store.changed(d)
 	return nil
 }

@@ -159,6 +159,9 @@ func (m *Machine) destroyOne(d *dataset, force bool) *failure {
 			return f
 		}
 	}
+	if d.mnt != nil { // another was mounted above it
+		return failf(zfs.Busy, "cannot destroy '%s': dataset is busy", d.fullName())
+	}
 	if d.children.len() > 0 {
 		return failf(zfs.HasChildren, "cannot destroy '%s': dataset already exists", d.fullName()) // sic
 	}

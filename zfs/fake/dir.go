@@ -211,7 +211,7 @@ func (d *directory) open(c *config) error {
 	if err != nil {
 		return err
 	}
-	l := &loader{m: d.m, dataDirs: make(map[uint64]*dataDir)}
+	l := &loader{m: d.m}
 	for _, payload := range payloads {
 		if err := l.frame(payload); err != nil {
 			return err
@@ -611,9 +611,12 @@ func (d *directory) rolledBack(s *snapshot) *failure {
 		d.then(func() error { return d.place(x) })
 		if x.mnt.open > 0 { // what is mounted in it moves to the new data
 			d.eachMounted(func(y *dataset) bool {
-				if y.mnt.on == x.mnt && y.mnt.above == nil {
-					d.touch(y)
-					d.then(func() error { return d.place(y) })
+				if y.mnt.on != x.mnt || y.mnt.below != nil {
+					return true
+				}
+				for mnt := y.mnt; mnt != nil; mnt = mnt.above {
+					d.touch(mnt.vol.ds)
+					d.then(func() error { return d.place(mnt.vol.ds) })
 				}
 				return true
 			})
@@ -712,38 +715,25 @@ func (d *directory) linkName(mnt *mount) string {
 	return filepath.Join("data", strconv.FormatUint(mnt.on.vol.ds.data.number(), 16), mnt.rel)
 }
 
-// place puts the link of a mounted dataset in its place. It may have been
-// begun before.
+// place puts the link of a mounted dataset in its place: under that of a mount
+// above it, if there is one. It may have been begun before.
 func (d *directory) place(x *dataset) error {
 	if err := d.settle(x.data); err != nil {
 		return err
 	}
-	link, hidden := d.linkPath(x.mnt), d.join(hiddenName(x))
-	target, err := filepath.Rel(filepath.Dir(link), d.dataPath(x.data.id))
+	spot, hidden := d.linkPath(x.mnt), d.join(hiddenName(x))
+	link := spot
+	if x.mnt.above != nil {
+		link = d.join(hiddenName(x.mnt.above.vol.ds))
+	}
+	target, err := filepath.Rel(filepath.Dir(spot), d.dataPath(x.data.id))
 	if err != nil {
 		return err
 	}
 	if now, err := os.Readlink(link); err == nil && now == target {
 		return nil
 	}
-	_, err = os.Lstat(hidden)
-	if info, lerr := os.Lstat(link); err == nil && lerr == nil && info.IsDir() {
-		// A rollback has brought another directory there.
-		trash := d.join("trash", filepath.Base(hidden)+".hidden")
-		if err = os.Rename(hidden, trash); err == nil {
-			d.trash = append(d.trash, trash)
-			err = fs.ErrNotExist
-		}
-	}
-	if errors.Is(err, fs.ErrNotExist) {
-		err = os.Rename(link, hidden)
-		if errors.Is(err, fs.ErrNotExist) {
-			if err = os.MkdirAll(filepath.Dir(link), 0o755); err == nil {
-				err = os.Mkdir(hidden, 0o755)
-			}
-		}
-	}
-	if err != nil {
+	if err := d.hide(x, spot, hidden); err != nil {
 		return err
 	}
 	tmp := d.join("tmp", "link")
@@ -751,9 +741,35 @@ func (d *directory) place(x *dataset) error {
 		return err
 	}
 	if err := os.Symlink(target, tmp); err != nil {
-		return errors.Join(err, os.Rename(hidden, link))
+		return errors.Join(err, os.Rename(hidden, spot))
 	}
 	return os.Rename(tmp, link)
+}
+
+// hide moves what is in the way of the link of x to where it is kept.
+func (d *directory) hide(x *dataset, spot, hidden string) error {
+	_, err := os.Lstat(hidden)
+	if err == nil {
+		info, err := os.Lstat(spot)
+		if err != nil || !info.IsDir() {
+			return nil
+		}
+		// A rollback has brought another directory there.
+		trash := d.join("trash", filepath.Base(hidden)+".hidden")
+		if err := os.Rename(hidden, trash); err != nil {
+			return err
+		}
+		d.trash = append(d.trash, trash)
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.Rename(spot, hidden); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(spot), 0o755); err != nil {
+		return err
+	}
+	return os.Mkdir(hidden, 0o755)
 }
 
 // unplace takes the link of a mount away and puts back what it hides. It may
@@ -831,16 +847,21 @@ func (d *directory) unhook(mnt *mount) {
 
 // detach is [Machine.detach].
 func (d *directory) detach(x *dataset) *failure {
-	at, mnt := x.mnt.path, x.mnt
-	for mnt.above != nil {
-		mnt = mnt.above
-	}
-	if mnt.open > 0 {
+	at := x.mnt.path
+	s, err := d.locate(x, at, false)
+	switch {
+	case err == nil && s.below == nil:
+		_, err = os.Lstat(d.linkPath(&mount{on: s.on, rel: s.rel}))
+		if err == nil {
+			return failf(zfs.Busy, "cannot unmount '%s': unmount failed", at)
+		}
+		fallthrough
+	case err != nil:
+		return failf(zfs.Busy, "cannot unmount '%s': no such pool or dataset", at)
+	case s.below.open > 0:
 		return failf(zfs.Busy, "cannot unmount '%s': pool or dataset is busy", at)
 	}
-	if info, err := os.Lstat(d.linkPath(mnt)); err != nil || info.Mode()&fs.ModeSymlink == 0 {
-		return failf(zfs.Busy, "cannot unmount '%s': no such pool or dataset", at)
-	}
+	mnt := s.below
 	top := mnt.vol.ds
 	link, hidden := d.linkName(mnt), hiddenName(top)
 	d.unhook(mnt)
@@ -988,18 +1009,26 @@ func (f dirFiles) at(name string) (path string, writable bool) {
 	return filepath.Join(f.d.join("mnt"), filepath.FromSlash(clean)), true // where nothing is
 }
 
-// mountedAt finds what is mounted on a path.
+// mountedAt finds what is mounted on a path, and can be seen there.
 func (d *directory) mountedAt(path string) (found *dataset) {
+	real, err := filepath.EvalSymlinks(filepath.Join(d.join("mnt"), filepath.FromSlash(path)))
+	if err != nil || filepath.Dir(real) != d.join("data") {
+		return nil
+	}
+	id, err := strconv.ParseUint(filepath.Base(real), 16, 64)
+	if err != nil {
+		return nil
+	}
 	for _, p := range d.m.pools { // mostly it is there because of its name
 		if at, _ := p.root.mountpoint(); strings.HasPrefix(path, at+"/") {
 			x := d.m.lookup(p.root.name + path[len(at):])
-			if x != nil && x.mnt != nil && x.mnt.path == path && x.mnt.above == nil {
+			if x != nil && x.mnt != nil && x.data.number() == id {
 				return x
 			}
 		}
 	}
 	d.eachMounted(func(x *dataset) bool {
-		if x.mnt.path == path && x.mnt.above == nil {
+		if x.data.number() == id {
 			found = x
 		}
 		return found == nil

@@ -74,7 +74,7 @@ func checkDir(t testing.TB, m *Machine) {
 			if x.data == nil || x.data.refs != 1 {
 				t.Errorf("%s is mounted and shares its data", x.fullName())
 			}
-			if x.mnt.above == nil {
+			if s, err := d.locate(x, x.mnt.path, false); err == nil && s.below == x.mnt {
 				if got, err := filepath.EvalSymlinks(d.linkPath(x.mnt)); err != nil || got != d.dataPath(x.data.id) {
 					t.Errorf("link of %s leads to %s, %v", x.fullName(), got, err)
 				}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // The records of a state and of its journal, each a byte that says what it is
@@ -199,17 +200,27 @@ type loader struct {
 
 	datasets  []dataset // to allocate from
 	snapshots []snapshot
+	dirs      []dataDir
+	snapLists []*snapshot
+
+	lastProps  string // settings as they were read last, and what they are
+	lastParsed []setting
 }
 
+// loaded is what one serial stands for, with what it refers to by number.
 type loaded struct {
-	d                         *dataset
-	s                         *snapshot
-	parent, origin, on, below uint32
-	data                      uint64
-	flags                     byte
-	mountOrder                uint64
-	path, rel                 string
-	kids                      int32
+	d              *dataset
+	s              *snapshot
+	mnt            *loadedMount
+	data           uint64
+	parent, origin uint32
+	kids           int32
+}
+
+type loadedMount struct {
+	on, below uint32
+	order     uint64
+	path, rel string
 }
 
 type loadedPool struct {
@@ -220,9 +231,9 @@ type loadedPool struct {
 var errDamaged = errors.New("the state of the store is damaged")
 
 // frame reads one payload.
-func (l *loader) frame(payload []byte) error {
+func (l *loader) frame(payload string) error {
 	l.last, l.unlinks, l.trash = l.last[:0], nil, nil
-	r := reader{data: string(payload)}
+	r := reader{data: payload}
 	for r.data != "" && !r.bad {
 		switch kind := r.byte(); kind {
 		case recMachine:
@@ -267,7 +278,12 @@ func (l *loader) grow(n uint64) {
 	}
 	l.serials = uint32(n)
 	if int(n) >= len(l.items) {
-		l.items = append(l.items, make([]loaded, int(n)+1-len(l.items)+64)...)
+		if l.items == nil { // there are about as many of the one as of the other
+			l.datasets, l.snapshots, l.dirs = make([]dataset, n/2+1), make([]snapshot, n/2+1), make([]dataDir, n/2+1)
+			l.snapLists = make([]*snapshot, n/2+1)
+			l.dataDirs = make(map[uint64]*dataDir, n/2+1)
+		}
+		l.items = append(l.items, make([]loaded, int(n)+1-len(l.items)+256)...)
 	}
 }
 
@@ -300,26 +316,44 @@ func (l *loader) dataset(r *reader) {
 	d.name = r.string()
 	d.guid, d.createtxg, d.created = r.uint64(), r.uvarint(), r.varint()
 	i.data = r.uvarint()
-	d.props, d.quota, d.refquota = d.props[:0], 0, 0
-	if n := r.uvarint(); n > 0 && n < 1<<16 {
-		d.props = make([]setting, 0, n)
-		for range n {
-			name, value := r.string(), r.string()
-			if id, ok := l.m.names.find(name, true); ok {
-				d.setLocal(id, value)
-			}
-		}
-	}
-	i.flags, i.path, i.rel = r.byte(), "", d.name
-	if i.flags&mounted == 0 {
+	l.settings(r, d)
+	flags := r.byte()
+	i.mnt = nil
+	if flags&mounted == 0 {
 		return
 	}
-	i.mountOrder, i.on, i.below = r.uvarint(), uint32(r.uvarint()), uint32(r.uvarint())
-	if i.flags&pathIsSet != 0 {
-		i.path = r.string()
+	i.mnt = &loadedMount{order: r.uvarint(), on: uint32(r.uvarint()), below: uint32(r.uvarint()), rel: d.name}
+	if flags&pathIsSet != 0 {
+		i.mnt.path = r.string()
 	}
-	if i.flags&relIsSet != 0 {
-		i.rel = r.string()
+	if flags&relIsSet != 0 {
+		i.mnt.rel = r.string()
+	}
+}
+
+// settings reads the properties of d. Many datasets have the same, which they
+// then share.
+func (l *loader) settings(r *reader, d *dataset) {
+	d.props, d.quota, d.refquota = nil, 0, 0
+	if len(l.lastParsed) > 0 && strings.HasPrefix(r.data, l.lastProps) {
+		r.data = r.data[len(l.lastProps):]
+		d.props = l.lastParsed
+		return
+	}
+	before := r.data
+	n := r.uvarint()
+	if n == 0 || n >= 1<<16 {
+		return
+	}
+	d.props = make([]setting, 0, n)
+	for range n {
+		name, value := r.string(), r.string()
+		if id, ok := l.m.names.find(name, true); ok {
+			d.setLocal(id, value)
+		}
+	}
+	if d.quota == 0 && d.refquota == 0 {
+		l.lastProps, l.lastParsed = before[:len(before)-len(r.data)], d.props
 	}
 }
 
@@ -353,7 +387,11 @@ func (l *loader) dataDir(n uint64) *dataDir {
 	}
 	d := l.dataDirs[n]
 	if d == nil {
-		d = &dataDir{id: n}
+		if len(l.dirs) == 0 {
+			l.dirs = make([]dataDir, 256)
+		}
+		d, l.dirs = &l.dirs[0], l.dirs[1:]
+		d.id = n
 		l.dataDirs[n] = d
 	}
 	d.refs++
@@ -362,7 +400,8 @@ func (l *loader) dataDir(n uint64) *dataDir {
 
 // link connects what has been read.
 func (l *loader) link() error {
-	for _, i := range l.items {
+	for n := range l.items {
+		i := &l.items[n]
 		if i.d != nil && i.parent != 0 {
 			if p := l.item(uint64(i.parent)); p == nil || p.d == nil {
 				return fmt.Errorf("%w: dataset %q has no parent", errDamaged, i.d.name)
@@ -398,6 +437,9 @@ func (l *loader) link() error {
 			}
 			i.s.ds = p.d
 			d := p.d
+			if d.snaps == nil && len(l.snapLists) > 0 {
+				d.snaps, l.snapLists = l.snapLists[:0:1], l.snapLists[1:]
+			}
 			d.snaps = append(d.snaps, i.s)
 			for j := len(d.snaps) - 1; j > 0 && d.snaps[j-1].txg > d.snaps[j].txg; j-- { // promoted ones come later
 				d.snaps[j-1], d.snaps[j] = d.snaps[j], d.snaps[j-1]
@@ -411,8 +453,16 @@ func (l *loader) link() error {
 		}
 		l.m.pools = append(l.m.pools, &pool{root: i.d, size: p.size, free: l.m.dir.free})
 	}
-	for _, p := range l.m.pools {
-		p.root.setPool(p)
+	if len(l.m.pools) == 1 {
+		for n := range l.items {
+			if d := l.items[n].d; d != nil {
+				d.pool = l.m.pools[0]
+			}
+		}
+	} else {
+		for _, p := range l.m.pools {
+			p.root.setPool(p)
+		}
 	}
 	return l.linkMounts()
 }
@@ -424,9 +474,9 @@ func (d *dataset) setPool(p *pool) {
 
 func (l *loader) linkMounts() error {
 	for n := range l.items {
-		if i := &l.items[n]; i.d != nil && i.flags&mounted != 0 {
-			i.d.mnt = &mount{vol: &i.d.volume, path: i.path, rel: i.rel, order: i.mountOrder, on: l.m.root}
-			if i.path == "" {
+		if i := &l.items[n]; i.d != nil && i.mnt != nil {
+			i.d.mnt = &mount{vol: &i.d.volume, path: i.mnt.path, rel: i.mnt.rel, order: i.mnt.order, on: l.m.root}
+			if i.mnt.path == "" {
 				i.d.mnt.path, _ = i.d.mountpoint()
 			}
 		}
@@ -436,15 +486,15 @@ func (l *loader) linkMounts() error {
 		if i.d == nil || i.d.mnt == nil {
 			continue
 		}
-		if i.on != 0 {
-			on := l.item(uint64(i.on))
+		if i.mnt.on != 0 {
+			on := l.item(uint64(i.mnt.on))
 			if on == nil || on.d == nil || on.d.mnt == nil {
 				return fmt.Errorf("%w: dataset %q is mounted on nothing", errDamaged, i.d.name)
 			}
 			i.d.mnt.on = on.d.mnt
 		}
 		i.d.mnt.on.open++
-		if below := l.item(uint64(i.below)); below != nil && below.d != nil && below.d.mnt != nil {
+		if below := l.item(uint64(i.mnt.below)); below != nil && below.d != nil && below.d.mnt != nil {
 			i.d.mnt.below, below.d.mnt.above = below.d.mnt, i.d.mnt
 		}
 	}

@@ -139,7 +139,7 @@ func (f *Files) open(name string, flag int, perm fs.FileMode) (*file, error) {
 				return nil, syscall.ELOOP
 			}
 			return f.open(target, flag, perm)
-		case err != syscall.ENOENT:
+		case err != syscall.ENOENT || base == "": // not even the directory
 			return nil, err
 		}
 		if err := dir.readOnly(); err != nil {

@@ -126,7 +126,7 @@ const (
 
 // readState reads the state and what its journal has to add. files are the
 // payloads in order, end is where the journal's frames end.
-func readState(dir string) (generation uint64, payloads [][]byte, end int64, err error) {
+func readState(dir string) (generation uint64, payloads []string, end int64, err error) {
 	path := filepath.Join(dir, "state")
 	data, err := os.ReadFile(path)
 	switch {
@@ -144,19 +144,20 @@ func readState(dir string) (generation uint64, payloads [][]byte, end int64, err
 		if !ok || len(rest) > 0 { // it was whole when it got this name
 			return 0, nil, 0, damaged
 		}
-		payloads = append(payloads, payload)
+		payloads = append(payloads, string(payload))
 	}
 	data, err = os.ReadFile(journalPath(dir, generation))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return 0, nil, 0, err
 	}
+	text := string(data)
 	for {
 		payload, rest, ok := cutFrame(data[end:])
 		if !ok {
 			return generation, payloads, end, nil
 		}
-		payloads = append(payloads, payload)
 		end = int64(len(data) - len(rest))
+		payloads = append(payloads, text[end-int64(len(payload)):end])
 	}
 }
 

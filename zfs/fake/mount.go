@@ -196,6 +196,30 @@ func (m *Machine) mountAll(list []affected, wasNone bool) *failure {
 	return first
 }
 
+// keepMounts keeps what is mounted inside d where it was, after a rollback of
+// d in which its directories may have gone.
+func (m *Machine) keepMounts(d *dataset) {
+	over := d.mnt.over
+	d.mnt.over = nil
+	for at, mnt := range over {
+		rel, ok := strings.CutPrefix(mnt.path, d.mnt.path+"/")
+		if !ok || at == rootObj {
+			d.mnt.put(at, mnt)
+			continue
+		}
+		obj := uint64(rootObj)
+		for name := range strings.SplitSeq(path.Clean(rel), "/") {
+			next, ok := d.child(obj, name)
+			if !ok {
+				next = d.put(obj, name, inode{mode: fs.ModeDir | 0o755, mtime: m.now()})
+			}
+			obj = next
+		}
+		mnt.at = obj
+		d.mnt.put(obj, mnt)
+	}
+}
+
 // mkdirAll makes a directory and those above it.
 func (m *Machine) mkdirAll(name string, perm fs.FileMode) (*walker, error) {
 	w := m.from()

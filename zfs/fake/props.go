@@ -3,6 +3,7 @@ package fake
 import (
 	"fmt"
 	"math/bits"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -226,17 +227,20 @@ func (d *dataset) setLocal(id propID, value string) {
 	}
 	for i := range d.props {
 		if d.props[i].id == id {
-			d.props[i].value = value
+			if d.props[i].value != value { // they may be shared
+				d.props = slices.Clone(d.props)
+				d.props[i].value = value
+			}
 			return
 		}
 	}
-	d.props = append(d.props, setting{id, value})
+	d.props = append(slices.Clip(d.props), setting{id, value})
 }
 
 func (d *dataset) unsetLocal(id propID) {
 	for i := range d.props {
 		if d.props[i].id == id {
-			d.props = append(d.props[:i:i], d.props[i+1:]...)
+			d.props = slices.Concat(d.props[:i], d.props[i+1:])
 			return
 		}
 	}

@@ -119,13 +119,17 @@ func (v *volume) add(dir uint64, name string, ino inode) (uint64, error) {
 	if err := v.room(); err != nil {
 		return 0, err
 	}
+	return v.put(dir, name, ino), nil
+}
+
+func (v *volume) put(dir uint64, name string, ino inode) uint64 {
 	v.next++
 	obj := v.next + rootObj
 	ino.born, ino.made, ino.nlink = *v.now, *v.now, 1
 	v.tree = v.cow().put(v.tree, item{key: key{obj: obj}, ino: &ino})
 	v.link(dir, name, obj, ino.mtime)
 	v.ds.born(objectSize)
-	return obj, nil
+	return obj
 }
 
 func (v *volume) link(dir uint64, name string, obj uint64, now int64) {
