@@ -59,6 +59,7 @@ type directory struct {
 	frozen map[*dataset]*dataDir // copies for snapshots that are about to be taken
 	trash  []string              // to be removed when the machine is unlocked
 	failed error                 // why it cannot be used any more
+	closed bool
 }
 
 // A dataDir is the directory of contents. It belongs to refs heads and
@@ -314,10 +315,10 @@ func (m *Machine) Close() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	d := m.dir
-	if d == nil || errors.Is(d.failed, fs.ErrClosed) {
+	if d == nil || d.closed {
 		return nil
 	}
-	d.failed = fs.ErrClosed
+	d.closed, d.failed = true, fs.ErrClosed
 	return errors.Join(d.journal.sync(), d.journal.file.Close(), d.release())
 }
 

@@ -1,6 +1,7 @@
 package fake
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -26,6 +27,8 @@ func skipWithoutLinks(t testing.TB) {
 func openDir(t testing.TB, path string, opts ...Option) *Machine {
 	t.Helper()
 	skipWithoutLinks(t)
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second) // for the lock
+	defer cancel()
 	m, err := OpenDir(ctx, path, append([]Option{Pool("tank", 0, tank)}, opts...)...)
 	must(t, err)
 	t.Cleanup(func() { must(t, m.Close()) })
@@ -335,6 +338,61 @@ func TestDirCompacts(t *testing.T) {
 	m = reopen(t, m)
 	if after := describe(t, m); after != before {
 		t.Error("the machine has changed")
+	}
+	checkDir(t, m)
+}
+
+// TestDirTorn ends the journal in the middle of its last frame, at every byte.
+func TestDirTorn(t *testing.T) {
+	m := openDir(t, t.TempDir())
+	create(t, m, "tank/a", mountNone)
+	before, start := describe(t, m), m.dir.journal.end
+	must(t, m.Set(ctx, ds("tank/a"), prop("a:b", "some text")))
+	after, end := describe(t, m), m.dir.journal.end
+	path := journalPath(m.dir.path, m.dir.generation)
+	must(t, m.Close())
+	whole, err := os.ReadFile(path)
+	must(t, err)
+	for n := start; n <= end; n++ {
+		must(t, os.WriteFile(path, append(whole[:n:n], make([]byte, 100)...), 0o600))
+		want := before
+		if len(bytes.Trim(whole[n:end], "\x00")) == 0 {
+			want = after // what is missing is zeros, and so is what follows
+		}
+		m := openDir(t, m.dir.path)
+		if got := describe(t, m); got != want {
+			t.Fatalf("with %d of %d bytes of a frame:\n%s\nwant:\n%s", n-start, end-start, got, want)
+		}
+		must(t, m.Close())
+	}
+	for n := range start { // a frame that is not the last was whole once: it is damaged
+		broken := append([]byte(nil), whole[:end]...)
+		broken[n] ^= 0x10
+		must(t, os.WriteFile(path, broken, 0o600))
+		if m, err := OpenDir(ctx, m.dir.path, Pool("tank", 0, tank)); err == nil || !strings.Contains(err.Error(), "damaged") {
+			t.Errorf("with byte %d of the journal changed: %v", n, err)
+			must(t, m.Close())
+		}
+	}
+}
+
+// TestDirCannotWrite has a journal that cannot be written to. The machine is
+// of no use then, and the directory is as it was.
+func TestDirCannotWrite(t *testing.T) {
+	m := openDir(t, t.TempDir())
+	create(t, m, "tank/a", mountNone)
+	before := describe(t, m)
+	must(t, m.dir.journal.file.Close())
+	if err := m.Set(ctx, ds("tank/a"), prop("a:b", "c")); err == nil {
+		t.Error("set what could not be recorded")
+	}
+	if err := m.Destroy(ctx, ds("tank/a"), zfs.DestroyMode{}); !zfs.IsKind(err, zfs.Unavailable) {
+		t.Errorf("a command after that: %v", err)
+	}
+	m.dir.journal.file, _ = os.Open(os.DevNull)
+	m = reopen(t, m)
+	if after := describe(t, m); after != before {
+		t.Errorf("before:\n%s\nafter:\n%s", before, after)
 	}
 	checkDir(t, m)
 }

@@ -154,11 +154,25 @@ func readState(dir string) (generation uint64, payloads []string, end int64, err
 	for {
 		payload, rest, ok := cutFrame(data[end:])
 		if !ok {
+			if framesFollow(data[end:]) {
+				return 0, nil, 0, fmt.Errorf("%s is damaged", journalPath(dir, generation))
+			}
 			return generation, payloads, end, nil
 		}
 		end = int64(len(data) - len(rest))
 		payloads = append(payloads, text[end-int64(len(payload)):end])
 	}
+}
+
+// framesFollow reports whether there is a whole frame behind a broken one. Then
+// it is not the last, which was being written, but one that has been damaged.
+func framesFollow(data []byte) bool {
+	for n := range data {
+		if _, _, ok := cutFrame(data[n:]); ok && n > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 func journalPath(dir string, generation uint64) string {
