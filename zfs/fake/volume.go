@@ -123,6 +123,7 @@ func (v *volume) add(dir uint64, name string, ino inode) (uint64, error) {
 }
 
 func (v *volume) put(dir uint64, name string, ino inode) uint64 {
+	*v.now++ // no two objects are of one birth
 	v.next++
 	obj := v.next + rootObj
 	ino.born, ino.made, ino.nlink = *v.now, *v.now, 1
