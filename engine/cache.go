@@ -178,14 +178,14 @@ func (e *Engine) useCache(ctx context.Context, cfg sandbox.Config, name, target 
 		}
 	}
 	if zfs.IsKind(err, zfs.Exists) {
-		if err = e.destroyTmp(ctx, tmp); err == nil {
+		if err = e.destroy(ctx, tmp, true); err == nil {
 			err = clone()
 		}
 	}
 	if err != nil {
 		cctx, cancel := cleanup(ctx)
 		defer cancel()
-		if left := e.destroyTmp(cctx, tmp); left != nil {
+		if left := e.destroy(cctx, tmp, true); left != nil {
 			return nil, errors.Join(err, left)
 		}
 		return nil, errors.Join(err, unmark())
@@ -202,14 +202,6 @@ func (e *Engine) createCache(ctx context.Context, cfg sandbox.Config, main zfs.D
 		return err
 	}
 	return e.fs.Snapshot(ctx, false, main.MustSnapshot(Snap))
-}
-
-func (e *Engine) destroyTmp(ctx context.Context, tmp zfs.Dataset) error {
-	err := e.fs.Destroy(ctx, tmp, zfs.DestroyMode{Recursive: true, Force: true})
-	if zfs.IsKind(err, zfs.NotFound) {
-		return nil
-	}
-	return err
 }
 
 // keepCaches reports whether what a step that ended with err has put into its
@@ -239,7 +231,12 @@ func (e *Engine) releaseCache(ctx context.Context, u *cacheUse, keep bool) error
 		u.cache.gen++
 		return e.swapCache(ctx, u)
 	}
-	if err := e.destroyTmp(ctx, u.tmp); err != nil {
+	return e.dropCache(ctx, u)
+}
+
+// dropCache destroys a clone of a cache, which stays as it is.
+func (e *Engine) dropCache(ctx context.Context, u *cacheUse) error {
+	if err := e.destroy(ctx, u.tmp, true); err != nil {
 		return err
 	}
 	return u.unmark()
@@ -252,12 +249,14 @@ const oldPrefix = "old-"
 // less because its cache could not be kept: where that fails, the cache is as
 // it was, or as it was to be, and only a failure to clear up is an error.
 func (e *Engine) swapCache(ctx context.Context, u *cacheUse) error {
+	const lost = "cannot keep what the step has put into its cache"
 	old, unmarkOld, err := e.tmpDataset(u.main)
 	if err != nil {
-		return err
+		e.log.Warn(lost, "cache", u.main.String(), "err", err)
+		return e.dropCache(ctx, u)
 	}
 	if err := e.exchange(ctx, u, old); err != nil {
-		e.log.Warn("cannot keep what the step has put into its cache", "cache", u.main.String(), "err", err)
+		e.log.Warn(lost, "cache", u.main.String(), "err", err)
 		for _, ds := range []zfs.Dataset{u.tmp, old} {
 			if err := e.recoverCache(ctx, ds.Base()); err != nil {
 				return err
@@ -278,14 +277,16 @@ func (e *Engine) exchange(ctx context.Context, u *cacheUse, old zfs.Dataset) err
 	}
 	snap := u.tmp.MustSnapshot(Snap)
 	for _, do := range []func() error{
-		func() error { return e.fs.Inherit(ctx, u.tmp, "mountpoint", false) },
+		func() error {
+			return e.persist(ctx, u.tmp, true, func() error { return e.fs.Inherit(ctx, u.tmp, "mountpoint", false) })
+		},
 		// Other clones of the cache become clones of this one.
 		func() error { return e.fs.Promote(ctx, u.tmp) },
 		func() error { return e.fs.Rename(ctx, snap, oldSnap, zfs.RenameOptions{}) },
 		func() error { return e.fs.Snapshot(ctx, false, snap) },
 		func() error { return e.fs.Rename(ctx, u.main, old, zfs.RenameOptions{}) },
 		func() error { return e.fs.Rename(ctx, u.tmp, u.main, zfs.RenameOptions{}) },
-		func() error { return e.destroyTmp(ctx, old) },
+		func() error { return e.destroy(ctx, old, true) },
 		// Deferred: other steps may still work on clones of it.
 		func() error {
 			return e.fs.Destroy(ctx, u.main.MustSnapshot(oldSnap.Tag()), zfs.DestroyMode{Defer: true})
@@ -322,18 +323,18 @@ func (e *Engine) recoverCache(ctx context.Context, name string) error {
 			return e.settleCache(ctx, main)
 		}
 		if zfs.IsKind(err, zfs.NotFound) {
-			return e.destroyTmp(ctx, tmp)
+			return e.destroy(ctx, tmp, true)
 		}
 		return err
 	}
 	if err != nil {
 		return err
 	}
-	err = e.destroyTmp(ctx, tmp)
+	err = e.destroy(ctx, tmp, true)
 	if zfs.IsKind(err, zfs.HasClones) {
 		// Promoted, but not yet in the cache's place.
 		if err = e.fs.Promote(ctx, main); err == nil {
-			err = e.destroyTmp(ctx, tmp)
+			err = e.destroy(ctx, tmp, true)
 		}
 	}
 	if err != nil {

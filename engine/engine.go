@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"obuilder.org/obuilder/index"
@@ -103,11 +104,10 @@ type Engine struct {
 	root, base, result, state, cache, cacheTmp zfs.Dataset
 	rootPath, resultPath, statePath            string // mount points
 
-	use     useLock       // shared by builds, exclusive to what deletes results
-	running chan struct{} // holds one token while a step's command runs
-	flights sync.WaitGroup
-	prepare sync.Mutex // guards prepared
-	ready   bool       // the sandbox is prepared
+	use      useLock       // shared by builds, exclusive to what deletes results
+	running  chan struct{} // holds one token while a step's command runs
+	prepared bool          // the sandbox is; guarded by that token
+	flights  sync.WaitGroup
 
 	mu       sync.Mutex
 	images   map[string]*image
@@ -125,7 +125,7 @@ type image struct {
 	children   []string // datasets below it
 	prepared   map[string]bool
 	mountpoint string
-	mounted    bool
+	mounted    atomic.Bool
 }
 
 // Open looks at the store, makes what is missing of its groups, and clears
@@ -206,7 +206,9 @@ func (e *Engine) load(ctx context.Context, o Options, groups map[string][]string
 	if err != nil {
 		return err
 	}
-	if _, ok := groups[e.result.String()]; ok {
+	// Whoever had the lock before may have made the group of results, and what
+	// it was making may be complete.
+	if _, ok := groups[e.result.String()]; ok || len(left) > 0 {
 		// The environment of a base that was built is in its result.
 		var ids []string
 		for name := range e.images {
@@ -309,7 +311,9 @@ func (e *Engine) openGroups(ctx context.Context, o Options) (found map[string][]
 				Advice: fmt.Sprintf("zfs inherit mountpoint %s", group.ds)}
 		case values[1] != "yes":
 			*group.path = values[0]
-			err = e.fs.Mount(ctx, group.ds)
+			if err = e.fs.Mount(ctx, group.ds); zfs.IsKind(err, zfs.Mounted) {
+				err = nil // likewise
+			}
 		default:
 			*group.path = values[0]
 		}
@@ -352,7 +356,8 @@ func (e *Engine) listImages(ctx context.Context) error {
 			im.prepared[child] = true
 		case isSnapshot:
 		case child == "":
-			im.mountpoint, im.mounted = row.Values[0], row.Values[1] == "yes"
+			im.mountpoint = row.Values[0]
+			im.mounted.Store(row.Values[1] == "yes")
 		case !strings.Contains(child, "/"):
 			im.children = append(im.children, child)
 		}

@@ -42,6 +42,7 @@ type world struct {
 	script  scripted.Script
 	mode    engine.SnapshotMode
 	clock   *stepClock
+	trap    *trap // of the engines that are opened; may be nil
 }
 
 // stepClock is a clock of which every reading is a second after the one before.
@@ -105,11 +106,20 @@ type keepOpen struct{ index.Index }
 func (keepOpen) Close() error { return nil }
 
 func (w *world) options(interceptors ...fault.Interceptor) engine.Options {
-	return engine.Options{
+	o := engine.Options{
 		FS: fault.Wrap(w.machine, interceptors...), Files: hostFiles{w.machine.Files()}, Root: root,
 		Sandbox: w.sandbox(), Snapshots: w.mode, Clock: w.clock,
 		OpenIndex: func(context.Context, string) (index.Index, error) { return keepOpen{w.index}, nil },
 	}
+	if t := w.trap; t != nil {
+		o.FS = fault.Wrap(w.machine, append(interceptors, t)...)
+		o.Files, o.Sandbox = trapFiles{o.Files, t}, trapSandbox{o.Sandbox, t}
+		o.OpenIndex = func(context.Context, string) (ix index.Index, err error) {
+			err = t.do(onIndex, "open", func() error { return nil })
+			return trapIndex{keepOpen{w.index}, t}, err
+		}
+	}
+	return o
 }
 
 // hostFiles are files in memory that claim to be on the machine, so that an

@@ -9,10 +9,12 @@ import (
 	"obuilder.org/obuilder/zfs"
 )
 
-// A reader counts who reads the home of a result.
+// A reader is a result whose home is mounted for those who copy from it.
 type reader struct {
-	mu     sync.Mutex // held while it is mounted or unmounted
-	users  int
+	refs int // who uses this struct; guarded by Engine.mu
+
+	mu     sync.Mutex // held while the home is mounted or unmounted
+	users  int        // who reads the home
 	unmark func() error
 }
 
@@ -27,44 +29,72 @@ func (e *Engine) openHome(ctx context.Context, id string, children []string) (tr
 		return nil, nil, &StoreError{Reason: "result " + id + " has no home to copy from",
 			Advice: "a nested build's files are in the home of its base image"}
 	}
+	if err := e.mountHome(ctx, id); err != nil {
+		return nil, nil, err
+	}
+	tree, err = e.files.Tree(e.homePath(id))
+	if err != nil {
+		return nil, nil, errors.Join(err, e.unmountHome(ctx, id))
+	}
+	return tree, func() error { return errors.Join(tree.Close(), e.unmountHome(ctx, id)) }, nil
+}
+
+// mountHome mounts the home of a result unless it is mounted for another reader.
+func (e *Engine) mountHome(ctx context.Context, id string) (err error) {
 	e.mu.Lock()
 	r := e.readers[id]
 	if r == nil {
 		r = &reader{}
 		e.readers[id] = r
 	}
+	r.refs++
 	e.mu.Unlock()
-	home := e.dataset(id).MustChild("home")
-	leave := func() error {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		if r.users--; r.users > 0 {
-			return nil
-		}
-		cctx, cancel := cleanup(ctx)
-		defer cancel()
-		if err := e.unmount(cctx, home, e.homePath(id)); err != nil {
-			return err
-		}
-		return r.unmark()
-	}
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	if r.users == 0 {
-		if r.unmark, err = e.mark(marker{kind: markRead, name: id}); err != nil {
-			r.mu.Unlock()
-			return nil, nil, err
+		if r.unmark, err = e.mark(marker{kind: markRead, name: id}); err == nil {
+			if err = e.fs.Set(ctx, e.dataset(id).MustChild("home"), mountpoint(e.homePath(id))); err != nil {
+				err = errors.Join(err, e.endReading(ctx, id, r))
+			}
+		}
+		if err != nil {
+			e.dropReader(id, r)
+			return err
 		}
 	}
 	r.users++
-	if r.users == 1 {
-		err = e.fs.Set(ctx, home, mountpoint(e.homePath(id)))
+	return nil
+}
+
+// unmountHome undoes a mountHome.
+func (e *Engine) unmountHome(ctx context.Context, id string) error {
+	e.mu.Lock()
+	r := e.readers[id]
+	e.mu.Unlock()
+	defer e.dropReader(id, r)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.users--; r.users > 0 {
+		return nil
 	}
-	r.mu.Unlock()
-	if err == nil {
-		tree, err = e.files.Tree(e.homePath(id))
+	return e.endReading(ctx, id, r)
+}
+
+// endReading unmounts a home that nobody reads any more. The caller holds r.mu.
+func (e *Engine) endReading(ctx context.Context, id string, r *reader) error {
+	ctx, cancel := cleanup(ctx)
+	defer cancel()
+	// What runs as the build user runs for a step, and is nothing to kill here.
+	if err := e.unmount(ctx, e.dataset(id).MustChild("home"), e.homePath(id), false); err != nil {
+		return err
 	}
-	if err != nil {
-		return nil, nil, errors.Join(err, leave())
+	return r.unmark()
+}
+
+func (e *Engine) dropReader(id string, r *reader) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if r.refs--; r.refs == 0 {
+		delete(e.readers, id)
 	}
-	return tree, func() error { return errors.Join(tree.Close(), leave()) }, nil
 }

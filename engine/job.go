@@ -169,7 +169,8 @@ func located(pos spec.Pos, err error) error {
 	var known *spec.Error
 	var store *StoreError
 	var command *zfs.Error
-	if errors.As(err, &known) || errors.As(err, &store) || errors.As(err, &command) || errors.Is(err, context.Canceled) {
+	if errors.As(err, &known) || errors.As(err, &store) || errors.As(err, &command) ||
+		errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
 	return &LocatedError{pos, err}
@@ -200,11 +201,11 @@ func (e *Engine) baseEnv(ctx context.Context, st *stage) ([]spec.EnvVar, error) 
 			return nil, err
 		}
 		if strings.HasPrefix(im.mountpoint, "/") {
-			if !im.mounted {
+			if !im.mounted.Load() {
 				if err := e.fs.Mount(ctx, e.base.MustChild(st.from)); err != nil && !zfs.IsKind(err, zfs.Mounted) {
 					return nil, err
 				}
-				im.mounted = true
+				im.mounted.Store(true)
 			}
 			file = im.mountpoint + "/env"
 		}
@@ -324,6 +325,12 @@ func (e *Engine) copyConfig(workdir, dst string) (sandbox.Config, string, error)
 // itself comes before anything is changed; a *StepError is a step that failed.
 // When ctx ends, what it was doing is undone and ctx's cause returned.
 func (e *Engine) Build(ctx context.Context, j Job) (id string, err error) {
+	defer func() {
+		// A command that ended with ctx does not know why that did.
+		if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(err, cause) {
+			err = fmt.Errorf("%w: %w", cause, err)
+		}
+	}()
 	release, err := e.use.share(ctx)
 	if err != nil {
 		return "", err
@@ -340,10 +347,10 @@ func (e *Engine) Build(ctx context.Context, j Job) (id string, err error) {
 	}
 	b := &build{engine: e, job: &j, results: map[*stage]string{}, used: map[string]bool{}}
 	id, err = b.stage(ctx, st)
-	cctx, cancel := cleanup(ctx)
-	defer cancel()
-	if used := b.usedIDs(); len(used) > 0 {
-		if usedErr := e.index.SetUsed(cctx, e.clock.Now(), used...); usedErr != nil && err == nil {
+	if len(b.used) > 0 {
+		cctx, cancel := cleanup(ctx)
+		defer cancel()
+		if usedErr := e.index.SetUsed(cctx, e.clock.Now(), slices.Sorted(maps.Keys(b.used))...); usedErr != nil && err == nil {
 			err = &StoreError{Reason: "cannot write the index", Err: usedErr}
 		}
 	}
@@ -357,8 +364,6 @@ type build struct {
 	results map[*stage]string
 	used    map[string]bool // ids of cached results that it used
 }
-
-func (b *build) usedIDs() []string { return slices.Sorted(maps.Keys(b.used)) }
 
 func (b *build) stage(ctx context.Context, st *stage) (string, error) {
 	for _, nested := range st.nested {
@@ -416,9 +421,9 @@ func opName(op spec.Op) string {
 
 func (b *build) base(ctx context.Context, st *stage) (string, error) {
 	ev := Event{Build: st.builds, Op: "from", ID: st.id}
-	return b.step(ctx, st.pos, ev, spec.FromHeading(st.from), func(ctx context.Context, f *flight) error {
-		return b.engine.makeBase(ctx, f, st.from, st.children, st.env)
-	})
+	return b.step(ctx, st.pos, ev, spec.FromHeading(st.from), lead{do: func(ctx context.Context, f *flight) error {
+		return b.engine.makeBase(ctx, f, st)
+	}})
 }
 
 func (b *build) run(ctx context.Context, st *stage, o *operation, lineage []string) (string, error) {
@@ -431,18 +436,18 @@ func (b *build) run(ctx context.Context, st *stage, o *operation, lineage []stri
 		}
 	}
 	ev := Event{Build: st.builds, Op: "run", ID: id, Base: base}
-	return b.step(ctx, o.op.Position(), ev, o.heading, func(ctx context.Context, f *flight) error {
+	return b.step(ctx, o.op.Position(), ev, o.heading, lead{do: func(ctx context.Context, f *flight) error {
 		return b.engine.makeStep(ctx, f, lineage, st.children, command{cfg: o.cfg})
-	})
+	}})
 }
 
 func (b *build) copy(ctx context.Context, st *stage, o *operation, lineage []string) (result string, err error) {
 	base := lineage[len(lineage)-1]
 	manifest, id := o.copy.manifest, o.id
 	if nested := o.copy.from; nested != nil {
-		tree, release, err := b.engine.openHome(ctx, b.results[nested], nested.children)
-		if err != nil {
-			return "", err
+		tree, release, openErr := b.engine.openHome(ctx, b.results[nested], nested.children)
+		if openErr != nil {
+			return "", openErr
 		}
 		defer func() { err = errors.Join(err, release()) }()
 		if manifest, err = b.engine.nestedManifest(ctx, tree, o.op.(spec.Copy)); err != nil {
@@ -456,11 +461,12 @@ func (b *build) copy(ctx context.Context, st *stage, o *operation, lineage []str
 		}
 	}
 	ev := Event{Build: st.builds, Op: "copy", ID: id, Base: base}
-	return b.step(ctx, o.op.Position(), ev, o.heading, func(ctx context.Context, f *flight) error {
-		return b.engine.makeStep(ctx, f, lineage, st.children, command{cfg: o.cfg, stdin: func(ctx context.Context, w io.Writer) error {
-			return manifest.WriteTar(ctx, w, source.TarOptions{Dst: o.copy.tarDst, User: source.User(o.context.User)})
-		}})
-	})
+	c := command{cfg: o.cfg, stdin: func(ctx context.Context, w io.Writer) error {
+		return manifest.WriteTar(ctx, w, source.TarOptions{Dst: o.copy.tarDst, User: source.User(o.context.User)})
+	}}
+	return b.step(ctx, o.op.Position(), ev, o.heading, lead{own: true, do: func(ctx context.Context, f *flight) error {
+		return b.engine.makeStep(ctx, f, lineage, st.children, c)
+	}})
 }
 
 // ifListed asks whether a result is there whose id was not known when the job
@@ -496,8 +502,8 @@ func (e *Engine) nestedManifest(ctx context.Context, tree source.Tree, op spec.C
 	return source.Scan(ctx, tree, srcs, source.Options{Exclude: op.Exclude})
 }
 
-// step gets one result, from the store or by having lead make it.
-func (b *build) step(ctx context.Context, pos spec.Pos, ev Event, heading string, lead func(context.Context, *flight) error) (string, error) {
+// step gets one result, from the store or by having l make it.
+func (b *build) step(ctx context.Context, pos spec.Pos, ev Event, heading string, l lead) (string, error) {
 	e := b.engine
 	say := func(kind EventKind, text string) {
 		ev := ev
@@ -525,11 +531,15 @@ func (b *build) step(ctx context.Context, pos spec.Pos, ev Event, heading string
 			}
 		},
 		output: output,
-	}, lead)
+	}, l)
 	if err != nil {
 		if ctx.Err() != nil {
-			say(EventFailed, "cancelled")
-			return "", context.Cause(ctx)
+			text := "cancelled"
+			if f != nil && f.left != nil {
+				text += ", but " + f.left.Error()
+			}
+			say(EventFailed, text)
+			return "", err
 		}
 		say(EventFailed, err.Error())
 		return "", &StepError{Pos: pos, ID: ev.ID, Heading: heading, Err: err}

@@ -11,7 +11,7 @@ import (
 	"obuilder.org/obuilder/zfs"
 )
 
-// A marker is a file that says what a process was making when it ended:
+// A marker is a file that says what a process was doing when it ended:
 // POOL/state/running/KIND-NAME. That of a step holds the ids that it is built
 // on, the base first.
 type marker struct {
@@ -22,9 +22,10 @@ type marker struct {
 type markerKind string
 
 const (
-	markStep  markerKind = "step"  // a result that is not complete
-	markRead  markerKind = "read"  // a result whose home is mounted to copy from it
-	markCache markerKind = "cache" // a dataset of cache-tmp
+	markStep   markerKind = "step"   // a result that is not complete
+	markRead   markerKind = "read"   // a result whose home is mounted to copy from it
+	markCache  markerKind = "cache"  // a dataset of cache-tmp
+	markDelete markerKind = "delete" // a result that is being destroyed
 )
 
 // maxMarker bounds what is read of a marker, in bytes.
@@ -44,12 +45,17 @@ func (e *Engine) mark(m marker, lineage ...string) (unmark func() error, err err
 		err = file.Sync()
 	}
 	if err := errors.Join(err, file.Close()); err != nil {
-		return nil, fmt.Errorf("noting what is about to be made: %w", err)
+		return nil, errors.Join(fmt.Errorf("noting what is about to be made: %w", err), e.files.Remove(name))
 	}
-	return func() error { return e.files.Remove(name) }, nil
+	return func() error {
+		if err := e.files.Remove(name); err != nil {
+			return fmt.Errorf("removing the note of what was being made: %w", err)
+		}
+		return nil
+	}, nil
 }
 
-// markers lists what a killed process was making.
+// markers lists what a killed process was doing.
 func (e *Engine) markers() ([]marker, error) {
 	tree, err := e.files.Tree(e.markerDir())
 	if err != nil {
@@ -59,10 +65,13 @@ func (e *Engine) markers() ([]marker, error) {
 	if err := errors.Join(err, tree.Close()); err != nil {
 		return nil, err
 	}
-	left := make([]marker, len(entries))
-	for i, entry := range entries {
+	var left []marker
+	for _, entry := range entries {
+		if strings.HasPrefix(entry.Name(), ".") {
+			continue // a Mac's own
+		}
 		kind, name, _ := strings.Cut(entry.Name(), "-")
-		left[i] = marker{markerKind(kind), name}
+		left = append(left, marker{markerKind(kind), name})
 	}
 	return left, nil
 }
@@ -81,7 +90,7 @@ func (e *Engine) recover(ctx context.Context, left []marker) error {
 		return err
 	}
 	for _, m := range left {
-		e.log.Info("an earlier process was stopped", "making", string(m.kind), "name", m.name)
+		e.log.Info("an earlier process was stopped", "at", string(m.kind), "name", m.name)
 		if err := e.recoverMarker(ctx, m); err != nil {
 			return fmt.Errorf("clearing away what an earlier process has left (%s %s): %w", m.kind, m.name, err)
 		}
@@ -98,10 +107,12 @@ func (e *Engine) recoverMarker(ctx context.Context, m marker) error {
 		return e.recoverStep(ctx, m)
 	case markRead:
 		if ValidID(m.name) && e.isComplete(m.name) {
-			return e.unmount(ctx, e.dataset(m.name).MustChild("home"), e.homePath(m.name))
+			return e.unmount(ctx, e.dataset(m.name).MustChild("home"), e.homePath(m.name), true)
 		}
 	case markCache:
 		return e.recoverCache(ctx, m.name)
+	case markDelete:
+		return e.recoverDelete(ctx, m.name)
 	default:
 		return fmt.Errorf("unknown kind of marker")
 	}
@@ -114,11 +125,7 @@ func (e *Engine) recoverStep(ctx context.Context, m marker) error {
 		return fmt.Errorf("%q is not an id", id)
 	}
 	if !e.isComplete(id) {
-		err := e.fs.Destroy(ctx, e.dataset(id), zfs.DestroyMode{Recursive: true, Force: true})
-		if zfs.IsKind(err, zfs.NotFound) {
-			return nil
-		}
-		return err
+		return e.destroy(ctx, e.dataset(id), true)
 	}
 	if _, err := e.index.Get(ctx, id); !errors.Is(err, index.ErrNotFound) {
 		return err
@@ -134,4 +141,16 @@ func (e *Engine) recoverStep(ctx context.Context, m marker) error {
 		}
 	}
 	return e.addToIndex(ctx, append(lineage, id))
+}
+
+// recoverDelete ends the deletion of a result, unless it could not have begun.
+func (e *Engine) recoverDelete(ctx context.Context, id string) error {
+	if !ValidID(id) {
+		return fmt.Errorf("%q is not an id", id)
+	}
+	err := e.destroyResult(ctx, id)
+	if zfs.IsKind(err, zfs.HasClones) && e.isComplete(id) {
+		return nil
+	}
+	return err
 }

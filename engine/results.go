@@ -143,8 +143,12 @@ func (e *Engine) Log(ctx context.Context, id string, w io.Writer) error {
 	if err := e.mustHave(ctx, id); err != nil {
 		return err
 	}
-	if complete, err := e.ask(ctx, id); err != nil || !complete {
-		return errors.Join(err, &NotFoundError{ID: id, Reason: "it is gone"})
+	complete, err := e.ask(ctx, id)
+	if err != nil {
+		return err
+	}
+	if !complete {
+		return &NotFoundError{ID: id, Reason: "it is gone"}
 	}
 	var writeErr error
 	err = e.replay(ctx, id, func(p []byte) {
@@ -163,15 +167,16 @@ func (e *Engine) Ancestors(ctx context.Context, id string) ([]string, error) {
 	ids := []string{id}
 	seen := map[string]bool{id: true}
 	for {
-		r, err := e.index.Get(ctx, ids[0])
+		r, err := e.index.Get(ctx, ids[len(ids)-1])
 		if errors.Is(err, index.ErrNotFound) || err == nil && (r.Parent == "" || seen[r.Parent]) {
+			slices.Reverse(ids)
 			return ids, nil
 		}
 		if err != nil {
 			return nil, err
 		}
 		seen[r.Parent] = true
-		ids = append([]string{r.Parent}, ids...)
+		ids = append(ids, r.Parent)
 	}
 }
 
@@ -214,20 +219,43 @@ func (e *Engine) deleteTree(ctx context.Context, id string, deleted func(id stri
 	return nil
 }
 
-// deleteOne destroys a result without descendants, then forgets it: after a
-// crash in between the index has a row too many, never one too few.
+// deleteOne deletes a result that nothing was built on.
 func (e *Engine) deleteOne(ctx context.Context, id string) error {
 	if !ValidID(id) {
 		return fmt.Errorf("the index has a row %q, which is not an id", id)
 	}
-	if err := ctx.Err(); err != nil {
+	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	err := e.fs.Destroy(ctx, e.dataset(id), zfs.DestroyMode{Recursive: true, Force: true})
-	if err != nil && !zfs.IsKind(err, zfs.NotFound) {
+	unmark, err := e.mark(marker{kind: markDelete, name: id})
+	if err != nil {
+		return err
+	}
+	if err := e.destroyResult(ctx, id); err != nil {
+		if zfs.IsKind(err, zfs.HasClones) && e.isComplete(id) {
+			err = errors.Join(err, unmark())
+		}
+		return err
+	}
+	return unmark()
+}
+
+// destroyResult destroys a result, then forgets it. Its snapshot goes first, and
+// goes only when nothing was cloned from it: a recursive destroy may stop
+// anywhere, and what it has left must not be taken for a result.
+func (e *Engine) destroyResult(ctx context.Context, id string) error {
+	ds := e.dataset(id)
+	err := e.fs.Destroy(ctx, ds.MustSnapshot(Snap), zfs.DestroyMode{})
+	if zfs.IsKind(err, zfs.HasClones) {
 		return err
 	}
 	e.setComplete(id, false)
+	if err != nil && !zfs.IsKind(err, zfs.NotFound) {
+		return err
+	}
+	if err := e.destroy(ctx, ds, false); err != nil {
+		return err
+	}
 	err = e.index.Delete(ctx, id)
 	if errors.Is(err, index.ErrNotFound) {
 		return nil

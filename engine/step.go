@@ -25,10 +25,9 @@ func cleanup(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
 }
 
-// makeStep is the lead of a step that is built on the last of lineage: the
-// results from the base on.
+// makeStep makes the result of a step that is built on the last of lineage:
+// the results from the base on.
 func (e *Engine) makeStep(ctx context.Context, f *flight, lineage, children []string, c command) error {
-	base := lineage[len(lineage)-1]
 	complete, err := e.ask(ctx, f.id)
 	if err != nil {
 		return err
@@ -50,7 +49,7 @@ func (e *Engine) makeStep(ctx context.Context, f *flight, lineage, children []st
 	if err != nil {
 		return err
 	}
-	err = e.cloneResult(ctx, base, f.id, children)
+	err = e.cloneResult(ctx, lineage[len(lineage)-1], f.id, children)
 	if err == nil {
 		err = e.openLog(f)
 	}
@@ -66,16 +65,16 @@ func (e *Engine) makeStep(ctx context.Context, f *flight, lineage, children []st
 	return unmark()
 }
 
+// prepareSandbox prepares the sandbox once. The caller has the token of the
+// step that runs.
 func (e *Engine) prepareSandbox(ctx context.Context) error {
-	e.prepare.Lock()
-	defer e.prepare.Unlock()
-	if e.ready {
+	if e.prepared {
 		return nil
 	}
 	if err := e.sandbox.Prepare(ctx); err != nil {
 		return fmt.Errorf("preparing the machine: %w", err)
 	}
-	e.ready = true
+	e.prepared = true
 	return nil
 }
 
@@ -85,7 +84,7 @@ func (e *Engine) cloneResult(ctx context.Context, base, id string, children []st
 	src, dst := e.dataset(base), e.dataset(id)
 	err := e.fs.Clone(ctx, src.MustSnapshot(Snap), dst)
 	if zfs.IsKind(err, zfs.Exists) {
-		if err = e.fs.Destroy(ctx, dst, zfs.DestroyMode{Recursive: true, Force: true}); err == nil {
+		if err = e.destroy(ctx, dst, false); err == nil {
 			err = e.fs.Clone(ctx, src.MustSnapshot(Snap), dst)
 		}
 	}
@@ -101,7 +100,7 @@ func (e *Engine) cloneResult(ctx context.Context, base, id string, children []st
 }
 
 func (e *Engine) cloneChild(ctx context.Context, src, dst zfs.Dataset) error {
-	return e.fs.Clone(ctx, src.MustSnapshot(Snap), dst, zfs.Property{Name: "mountpoint", Value: "none"})
+	return e.fs.Clone(ctx, src.MustSnapshot(Snap), dst, mountpoint("none"))
 }
 
 // openLog begins the log of a new result.
@@ -158,32 +157,35 @@ func (e *Engine) savedLog(ctx context.Context, id string) (zfs.File, int64, erro
 func (e *Engine) runMounted(ctx context.Context, f *flight, children []string, c command) (err error) {
 	ds := e.dataset(f.id)
 	var mounted []sandbox.Mount
-	defer func() {
-		cctx, cancel := cleanup(ctx)
-		defer cancel()
-		for _, m := range mounted {
-			err = errors.Join(err, e.unmount(cctx, ds.MustChild(m.Child), m.Path))
-		}
-	}()
 	for _, m := range e.sandbox.Mounts() {
-		if !slices.Contains(children, m.Child) {
-			continue
-		}
-		mounted = append(mounted, m)
-		if err := e.fs.Set(ctx, ds.MustChild(m.Child), mountpoint(m.Path)); err != nil {
-			return err
+		if err == nil && slices.Contains(children, m.Child) {
+			mounted = append(mounted, m)
+			err = e.fs.Set(ctx, ds.MustChild(m.Child), mountpoint(m.Path))
 		}
 	}
+	if err == nil {
+		err = e.runWithCaches(ctx, f, c)
+	}
+	cctx, cancel := cleanup(ctx)
+	defer cancel()
+	for _, m := range mounted {
+		f.left = errors.Join(f.left, e.unmount(cctx, ds.MustChild(m.Child), m.Path, true))
+	}
+	return errors.Join(err, f.left)
+}
+
+// runWithCaches runs the command with its caches mounted; f.left is what could
+// not be undone of that.
+func (e *Engine) runWithCaches(ctx context.Context, f *flight, c command) error {
 	used, err := e.useCaches(ctx, c.cfg)
 	if err == nil {
 		err = e.runCommand(ctx, f.log, c)
 	}
 	cctx, cancel := cleanup(ctx)
 	defer cancel()
-	if quiet := e.sandbox.Quiesce(cctx); quiet != nil {
-		err = errors.Join(err, quiet)
-	}
-	return errors.Join(err, e.releaseCaches(cctx, used, keepCaches(err)))
+	quiet := e.sandbox.Quiesce(cctx)
+	f.left = errors.Join(quiet, e.releaseCaches(cctx, used, keepCaches(err) && quiet == nil))
+	return err
 }
 
 func mountpoint(path string) zfs.Property { return zfs.Property{Name: "mountpoint", Value: path} }
@@ -202,71 +204,108 @@ func (e *Engine) runCommand(ctx context.Context, log *stepLog, c command) error 
 	}
 	r, w := io.Pipe()
 	sent := make(chan error, 1)
-	sctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	go func() {
-		err := c.stdin(sctx, w)
+		err := c.stdin(ctx, w)
 		w.CloseWithError(err)
 		sent <- err
 	}()
-	err := e.sandbox.Run(sctx, c.cfg, r, output)
-	// When the command ended before its input did, the sender is told so.
+	err := e.sandbox.Run(ctx, c.cfg, r, output)
+	// When the command ended before its input did, the sender is told so, and
+	// does not go on reading files when nobody wants them.
+	if err != nil {
+		cancel(errCommandEnded)
+	}
 	r.CloseWithError(errCommandEnded)
 	sendErr := <-sent
-	flushErr := output.Flush()
-	if sendErr != nil && !errors.Is(sendErr, errCommandEnded) {
+	if errors.Is(sendErr, errCommandEnded) || errors.Is(sendErr, context.Canceled) && context.Cause(ctx) == errCommandEnded {
+		sendErr = errCommandEnded
+		if err != nil {
+			sendErr = nil
+		}
+	} else if sendErr != nil {
 		// What was wrong with the input is why the command failed.
-		return sendErr
+		err = nil
 	}
-	if err == nil && sendErr != nil {
-		err = sendErr
-	}
-	return errors.Join(err, flushErr)
+	return errors.Join(sendErr, err, output.Flush())
 }
 
 var errCommandEnded = errors.New("the command ended before it had read its input")
 
-// unmountTries is how often an unmount is tried before it is forced. Busy is
-// common on a Mac and passes.
-const unmountTries = 4
+// unmount takes a child off its mount point.
+func (e *Engine) unmount(ctx context.Context, ds zfs.Dataset, path string, kill bool) error {
+	err := e.persist(ctx, ds, kill, func() error { return e.fs.Set(ctx, ds, mountpoint("none")) })
+	if err != nil {
+		return &MountedError{Dataset: ds.String(), Path: path, Holders: e.sandbox.Holders(ctx, path), Err: err}
+	}
+	return nil
+}
 
-// unmount takes a child off its mount point: asks, kills what the build user
-// still runs, asks again, and forces it in the end.
-func (e *Engine) unmount(ctx context.Context, ds zfs.Dataset, path string) error {
+// persistTries is how often something that unmounts is tried before the
+// unmount is forced. Busy is common on a Mac and passes.
+const persistTries = 4
+
+// persist does something that unmounts ds: tries, kills what the build user
+// still runs if kill says so, tries again, and forces the unmount in the end.
+// Only who holds the token of the step that runs may have anything killed.
+// When there is no ds it is done.
+func (e *Engine) persist(ctx context.Context, ds zfs.Dataset, kill bool, do func() error) error {
 	wait := 250 * time.Millisecond
 	for try := 1; ; try++ {
-		err := e.fs.Set(ctx, ds, mountpoint("none"))
-		if err == nil || zfs.IsKind(err, zfs.NotFound) {
+		err := do()
+		if err == nil {
 			return nil
 		}
-		e.log.Warn("cannot unmount", "dataset", ds.String(), "path", path, "try", try, "err", err)
-		if try > unmountTries {
-			return &MountedError{Dataset: ds.String(), Path: path, Holders: e.sandbox.Holders(ctx, path), Err: err}
-		}
-		if quiet := e.sandbox.Quiesce(ctx); quiet != nil {
-			return errors.Join(&MountedError{Dataset: ds.String(), Path: path, Err: err}, quiet)
-		}
-		if err := e.clock.Sleep(ctx, wait); err != nil {
+		switch zfs.KindOf(err) {
+		case zfs.NotFound:
+			return nil
+		case zfs.HasClones, zfs.Usage, zfs.Unsupported: // and will be
 			return err
 		}
+		if try > persistTries {
+			return err
+		}
+		e.log.Warn("cannot unmount yet", "dataset", ds.String(), "try", try, "err", err)
+		if kill {
+			if quiet := e.sandbox.Quiesce(ctx); quiet != nil {
+				return errors.Join(err, quiet)
+			}
+		}
+		if late := e.clock.Sleep(ctx, wait); late != nil {
+			return errors.Join(err, late)
+		}
 		wait *= 2
-		if try == unmountTries {
+		if try == persistTries {
 			if err := e.fs.Unmount(ctx, ds, true); err != nil && !zfs.IsKind(err, zfs.NotMounted) {
-				e.log.Warn("cannot unmount by force", "dataset", ds.String(), "path", path, "err", err)
+				e.log.Warn("cannot unmount by force", "dataset", ds.String(), "err", err)
 			}
 		}
 	}
 }
 
+// destroy destroys a dataset, which may be gone already, with all below it.
+func (e *Engine) destroy(ctx context.Context, ds zfs.Dataset, kill bool) error {
+	return e.persist(ctx, ds, kill, func() error {
+		return e.fs.Destroy(ctx, ds, zfs.DestroyMode{Recursive: true, Force: true})
+	})
+}
+
 // commit makes the clone a result. Once the snapshot is there it is one, and
 // stays one whatever else fails.
 func (e *Engine) commit(ctx context.Context, id string, lineage []string) error {
-	if err := ctx.Err(); err != nil {
+	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	cctx, cancel := cleanup(ctx)
 	defer cancel()
-	if err := e.fs.Snapshot(cctx, true, e.dataset(id).MustSnapshot(Snap)); err != nil {
+	snap := e.dataset(id).MustSnapshot(Snap)
+	if err := e.fs.Snapshot(cctx, true, snap); err != nil {
+		// It may have been taken all the same, and what is about to be destroyed
+		// must not look complete on its way.
+		if left := e.fs.Destroy(cctx, snap, zfs.DestroyMode{}); left != nil && !zfs.IsKind(left, zfs.NotFound) {
+			err = errors.Join(err, left)
+		}
 		return err
 	}
 	e.setComplete(id, true)
@@ -294,12 +333,11 @@ func (e *Engine) addToIndex(ctx context.Context, lineage []string) error {
 		return err
 	}
 	for i := range last {
-		if _, err := e.index.Get(ctx, lineage[i]); errors.Is(err, index.ErrNotFound) {
+		_, err := e.index.Get(ctx, lineage[i])
+		if errors.Is(err, index.ErrNotFound) {
 			err = add(i)
-			if err != nil {
-				return err
-			}
-		} else if err != nil {
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -322,18 +360,20 @@ func (e *Engine) discard(ctx context.Context, f *flight, reason error, unmark fu
 	if errors.As(reason, &stored) {
 		return reason
 	}
+	e.seal(f)
+	f.log.drain(drainTime)
 	cctx, cancel := cleanup(ctx)
 	defer cancel()
-	f.log.drain(drainTime)
-	err := e.fs.Destroy(cctx, e.dataset(f.id), zfs.DestroyMode{Recursive: true, Force: true})
-	if err != nil && !zfs.IsKind(err, zfs.NotFound) {
-		return errors.Join(reason, fmt.Errorf("removing what is left of the step: %w", err))
+	if err := e.destroy(cctx, e.dataset(f.id), false); err != nil {
+		err = fmt.Errorf("removing what is left of the step: %w", err)
+		f.left = errors.Join(f.left, err)
+		return errors.Join(reason, err)
 	}
 	return errors.Join(reason, unmark())
 }
 
-// makeBase is the lead of the result of the base image name.
-func (e *Engine) makeBase(ctx context.Context, f *flight, name string, children []string, env []byte) error {
+// makeBase makes the result of the base of a stage.
+func (e *Engine) makeBase(ctx context.Context, f *flight, st *stage) error {
 	if e.isComplete(f.id) {
 		complete, err := e.ask(ctx, f.id)
 		if err != nil || complete {
@@ -341,11 +381,7 @@ func (e *Engine) makeBase(ctx context.Context, f *flight, name string, children 
 			return err
 		}
 	}
-	im, err := e.image(name)
-	if err != nil {
-		return err
-	}
-	src, err := e.base.Child(name)
+	im, err := e.image(st.from)
 	if err != nil {
 		return err
 	}
@@ -353,17 +389,17 @@ func (e *Engine) makeBase(ctx context.Context, f *flight, name string, children 
 	if err != nil {
 		return err
 	}
-	complete, err := e.createBase(ctx, f.id)
-	if complete {
-		f.cached = true
+	made, err := e.createBase(ctx, f)
+	if !made {
 		return errors.Join(err, unmark())
 	}
 	if err == nil {
-		err = e.writeBaseFiles(f.id, env)
+		err = e.writeBaseFiles(f.id, st.env)
 	}
+	src, dst := e.base.MustChild(st.from), e.dataset(f.id)
 	for _, child := range im.children {
 		if err == nil {
-			err = e.cloneChild(ctx, src.MustChild(child), e.dataset(f.id).MustChild(child))
+			err = e.cloneChild(ctx, src.MustChild(child), dst.MustChild(child))
 		}
 	}
 	if err == nil {
@@ -372,39 +408,44 @@ func (e *Engine) makeBase(ctx context.Context, f *flight, name string, children 
 	if err != nil {
 		return e.discard(ctx, f, err, unmark)
 	}
-	if err := unmark(); err != nil {
+	if err := unmark(); err != nil || e.mode == ListSnapshots {
 		return err
 	}
-	if e.mode == MountSnapshots {
-		if complete, err := e.ask(ctx, f.id); err != nil || !complete {
-			return errors.Join(err, fmt.Errorf("the snapshot of %s is gone", e.dataset(f.id)))
-		}
+	complete, err := e.ask(ctx, f.id)
+	if err == nil && !complete {
+		err = fmt.Errorf("the snapshot of %s is gone", dst)
 	}
-	return nil
+	return err
 }
 
-// createBase creates the dataset of a base. Where snapshots are mounted it
-// then asks, as the sequence has it, whether the result is there all the same: another
+// createBase creates the dataset of a base; made says whether there may be one
+// now that is not complete. Where snapshots are mounted it asks, as the
+// sequence has it, whether the result is there all the same: another
 // implementation may have made it since the listing.
-func (e *Engine) createBase(ctx context.Context, id string) (complete bool, err error) {
-	ds := e.dataset(id)
+func (e *Engine) createBase(ctx context.Context, f *flight) (made bool, err error) {
+	ds := e.dataset(f.id)
 	err = e.fs.Create(ctx, ds, zfs.CreateOptions{})
 	existed := zfs.IsKind(err, zfs.Exists)
 	if err != nil && !existed {
-		return false, err
+		return true, err
 	}
 	if e.mode == MountSnapshots {
-		if complete, err := e.ask(ctx, id); err != nil || complete {
-			return complete, err
+		complete, err := e.ask(ctx, f.id)
+		if complete {
+			f.cached = true
+			return false, nil
+		}
+		if err != nil {
+			return !existed, err
 		}
 	}
 	if !existed {
-		return false, nil
+		return true, nil
 	}
-	if err := e.fs.Destroy(ctx, ds, zfs.DestroyMode{Recursive: true, Force: true}); err != nil {
-		return false, err
+	if err := e.destroy(ctx, ds, false); err != nil {
+		return true, err
 	}
-	return false, e.fs.Create(ctx, ds, zfs.CreateOptions{})
+	return true, e.fs.Create(ctx, ds, zfs.CreateOptions{})
 }
 
 // writeBaseFiles writes the environment that steps on this base begin with,

@@ -38,8 +38,8 @@ func (l *useLock) own(ctx context.Context) (release func(), err error) {
 
 func (l *useLock) acquire(ctx context.Context, take func() bool, give func()) (func(), error) {
 	for {
-		if err := ctx.Err(); err != nil {
-			return nil, err
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
 		}
 		l.mu.Lock()
 		if take() {
@@ -62,7 +62,6 @@ func (l *useLock) acquire(ctx context.Context, take func() bool, give func()) (f
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return nil, ctx.Err()
 		}
 	}
 }
