@@ -1109,7 +1109,7 @@ func (f dirFiles) snapshotDir(top, name string) (zfs.Tree, error) {
 	}
 	copy := New(Pool("snapshots", 1<<30, "/"))
 	for _, s := range x.snaps {
-		if _, err := copy.mkdirAll(s.name, 0o555); err != nil {
+		if err := copy.mkdirAll(s.name, 0o555); err != nil {
 			return nil, pathError("open", name, err)
 		}
 	}

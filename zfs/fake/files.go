@@ -348,7 +348,7 @@ func (f *Files) ReadFile(name string, max int64) ([]byte, error) {
 func (f *Files) MkdirAll(name string, perm fs.FileMode) error {
 	f.m.mu.Lock()
 	defer f.m.mu.Unlock()
-	if _, err := f.m.mkdirAll(name, perm); err != nil {
+	if err := f.m.mkdirAll(path.Clean("/"+name), perm); err != nil {
 		return pathError("mkdir", name, err)
 	}
 	return nil

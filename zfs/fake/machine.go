@@ -28,6 +28,8 @@ type Machine struct {
 	host  volume     // what is there where nothing is mounted
 	root  *mount
 	moved uint64 // counts mounts, for their order
+
+	walker walker // to be used again
 }
 
 var _ zfs.FS = (*Machine)(nil)

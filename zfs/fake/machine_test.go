@@ -310,3 +310,88 @@ func TestFull(t *testing.T) {
 	must(t, f.Remove(tank+"/a/x"))
 	must(t, m.Snapshot(ctx, false, snap("tank/a@t")))
 }
+
+// TestMountPoints has mount points that are in the way of something.
+func TestMountPoints(t *testing.T) {
+	m := newTank(t)
+	f := m.Files().(*Files)
+	must(t, f.MkdirAll("/Users/m", 0o755))
+	write(t, f, "/Users/file", "x")
+	must(t, f.Symlink("/Users/m", "/Users/link"))
+	must(t, f.Symlink("nosuch", "/Users/dangling"))
+	must(t, f.Symlink("loop", "/Users/loop"))
+	create(t, m, "tank/b", mountNone)
+	for _, c := range []struct{ at, text string }{
+		{"/Users/file", "cannot mount 'tank/b': Not a directory\nproperty may be set but unable to remount filesystem"},
+		{"/Users/file/below", "cannot mount '/Users/file/below': failed to create mountpoint: Not a directory\nproperty may be set but unable to remount filesystem"},
+		{"/Users/dangling", "cannot mount 'tank/b': No such file or directory\nproperty may be set but unable to remount filesystem"},
+		{"/Users/dangling/in", "cannot mount '/Users/dangling/in': failed to create mountpoint: No such file or directory\nproperty may be set but unable to remount filesystem"},
+		{"/Users/loop/in", "cannot mount '/Users/loop/in': failed to create mountpoint: Too many levels of symbolic links\nproperty may be set but unable to remount filesystem"},
+	} {
+		must(t, m.Set(ctx, ds("tank/b"), mountNone))
+		err := m.Set(ctx, ds("tank/b"), prop("mountpoint", c.at))
+		var e *zfs.Error
+		if !errors.As(err, &e) || e.Stderr != c.text {
+			t.Errorf("%s: %v", c.at, err)
+		}
+		if get(t, m, "tank/b", "mounted") != "no" {
+			t.Errorf("mounted on %s", c.at)
+		}
+	}
+	must(t, m.Set(ctx, ds("tank/b"), mountNone))
+	must(t, m.Set(ctx, ds("tank/b"), prop("mountpoint", "/Users/link/./x//y")))
+	write(t, f, "/Users/m/x/y/f", "through the link")
+	if got := read(f, "/Users/link/x/y/f"); got != "through the link" {
+		t.Errorf("%q", got)
+	}
+
+	// The last mount is on top, and zfs unmounts by path.
+	create(t, m, "tank/s1", prop("mountpoint", "/Users/s"))
+	create(t, m, "tank/s2", prop("mountpoint", "/Users/s"))
+	err := m.Destroy(ctx, ds("tank/s1"), zfs.DestroyMode{})
+	if !zfs.IsKind(err, zfs.Busy) || get(t, m, "tank/s1", "mounted") != "yes" || get(t, m, "tank/s2", "mounted") != "no" {
+		t.Errorf("destroy of a hidden mount: %v", err)
+	}
+	must(t, m.Set(ctx, ds("tank/s1"), prop("overlay", "off")))
+	must(t, m.Unmount(ctx, ds("tank/s1"), false))
+	write(t, f, "/Users/s/f", "below")
+	if err := m.Mount(ctx, ds("tank/s1")); err == nil || !strings.Contains(err.Error(), "cannot mount '/Users/s': directory is not empty") {
+		t.Errorf("overlay=off: %v", err)
+	}
+}
+
+// TestConcurrent has commands and files at once, for the race detector.
+func TestConcurrent(t *testing.T) {
+	m := newTank(t)
+	f := m.Files()
+	create(t, m, "tank/a")
+	done := make(chan error)
+	for i := range 4 {
+		go func() {
+			name := fmt.Sprintf("tank/a/%d", i)
+			for range 50 {
+				h, err := f.OpenFile(tank+"/a/f", os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+				if err == nil {
+					_, err = h.Write([]byte("x"))
+					err = errors.Join(err, h.Close())
+				}
+				err = errors.Join(err,
+					m.Create(ctx, ds(name), zfs.CreateOptions{}),
+					m.Snapshot(ctx, false, snap(name+"@s")),
+					m.Destroy(ctx, ds(name), zfs.DestroyMode{Recursive: true}))
+				_, lerr := m.List(ctx, zfs.ListOptions{Recursive: true, Properties: []string{"used"}})
+				if err = errors.Join(err, lerr); err != nil {
+					done <- err
+					return
+				}
+			}
+			done <- nil
+		}()
+	}
+	for range 4 {
+		must(t, <-done)
+	}
+	if got := len(read(f, tank+"/a/f")); got != 200 {
+		t.Errorf("%d of 200 writes", got)
+	}
+}

@@ -37,12 +37,12 @@ func (m *Machine) attach(d *dataset, at string) (zfs.Kind, string) {
 	}
 	w := m.from()
 	err := w.walk(at, true)
-	if err != nil {
-		// zfs makes the directory only when nothing is there.
-		if _, lerr := m.resolve(at, false); lerr != nil {
-			if w, err = m.mkdirAll(at, 0o755); err != nil {
-				return kindOfErrno(err), "'" + at + "': failed to create mountpoint: " + errnoText(err)
-			}
+	if err != nil && !(w.dangling && w.rest == "") { // zfs makes the directory when nothing is there
+		if err == syscall.ENOENT {
+			err = m.makeRest(w, 0o755)
+		}
+		if err != nil {
+			return kindOfErrno(err), "'" + at + "': failed to create mountpoint: " + errnoText(err)
 		}
 	}
 	if err == nil && !w.here().inode().mode.IsDir() {
@@ -221,30 +221,37 @@ func (m *Machine) keepMounts(d *dataset) {
 }
 
 // mkdirAll makes a directory and those above it.
-func (m *Machine) mkdirAll(name string, perm fs.FileMode) (*walker, error) {
+func (m *Machine) mkdirAll(name string, perm fs.FileMode) error {
 	w := m.from()
-	for component := range strings.SplitSeq(name, "/") {
-		err := w.walk(component, true)
-		if err == syscall.ENOENT && component != ".." {
-			here := w.here()
-			if err = here.readOnly(); err == nil {
-				if _, exists := here.contents().child(here.obj, component); exists { // a link to nowhere
-					return nil, syscall.ENOENT
-				}
-				_, err = here.mnt.vol.add(here.obj, component, inode{mode: fs.ModeDir | perm&^fs.ModeType, mtime: m.now()})
-			}
-			if err == nil {
-				err = w.walk(component, true)
-			}
-		}
-		if err != nil {
-			return nil, err
-		}
+	err := w.walk(name, true)
+	if err == syscall.ENOENT {
+		err = m.makeRest(w, perm)
 	}
-	if w.here().inode().mode&fs.ModeDir == 0 {
-		return nil, syscall.ENOTDIR
+	if err == nil && !w.here().inode().mode.IsDir() {
+		err = syscall.ENOTDIR
 	}
-	return w, nil
+	return err
+}
+
+// makeRest makes the directories for which a walk was too early, and ends it.
+func (m *Machine) makeRest(w *walker, perm fs.FileMode) error {
+	err := error(syscall.ENOENT)
+	for err == syscall.ENOENT && !w.dangling {
+		here := w.here()
+		if err := here.readOnly(); err != nil {
+			return err
+		}
+		obj, aerr := here.mnt.vol.add(here.obj, w.missing, inode{mode: fs.ModeDir | perm&^fs.ModeType, mtime: m.now()})
+		if aerr != nil {
+			return aerr
+		}
+		w.stack = append(w.stack, place{mnt: here.mnt, obj: obj})
+		if w.rest == "" {
+			return nil
+		}
+		err = w.walk(w.rest, true)
+	}
+	return err
 }
 
 // rmdir removes a directory if it is empty.

@@ -320,6 +320,11 @@ type walker struct {
 	stack  []place // from the place it began at, one a component
 	links  int
 	closed bool // the place it began at is all there is
+
+	// When a walk ends because there is no entry of a name: which name, the
+	// path that was to follow, and whether it was the target of a link.
+	missing, rest string
+	dangling      bool
 }
 
 func (w *walker) here() place { return w.stack[len(w.stack)-1] }
@@ -369,6 +374,7 @@ func (p place) step(name string) (place, error) {
 // walk follows path from where the walker is. A link at the end is followed
 // when last is true.
 func (w *walker) walk(path string, last bool) error {
+	after := len(path) + 1 // of path that is not of a link, with the slash before it
 	for path != "" {
 		name, rest, _ := strings.Cut(path, "/")
 		path = rest
@@ -388,6 +394,7 @@ func (w *walker) walk(path string, last bool) error {
 		}
 		p, err := w.here().step(name)
 		if err != nil {
+			w.missing, w.rest, w.dangling = name, rest, len(rest) >= after
 			return err
 		}
 		p = p.top()
@@ -405,6 +412,7 @@ func (w *walker) walk(path string, last bool) error {
 			}
 			w.stack = w.stack[:1]
 		}
+		after = min(after, len(path))
 		if path != "" {
 			path = ino.target + "/" + path
 		} else {
@@ -414,9 +422,11 @@ func (w *walker) walk(path string, last bool) error {
 	return nil
 }
 
-// from begins a walk at "/".
+// from begins a walk at "/". It is good until the next begins.
 func (m *Machine) from() *walker {
-	return &walker{stack: append(make([]place, 0, 16), place{mnt: m.root, obj: rootObj}.top())}
+	w := &m.walker
+	*w = walker{stack: append(w.stack[:0], place{mnt: m.root, obj: rootObj}.top())}
+	return w
 }
 
 func (m *Machine) resolve(path string, last bool) (place, error) {
