@@ -14,10 +14,12 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"obuilder.org/obuilder/lockfile"
@@ -63,7 +65,28 @@ type NameError struct{ Name, Reason string }
 func (e *NameError) Error() string { return fmt.Sprintf("store %q: %s", e.Name, e.Reason) }
 
 // Hint lists the forms that there are.
-func (e *NameError) Hint() string { return "a store is zfs:POOL, zfs:/PREFIX/POOL or dir:PATH" }
+func (e *NameError) Hint() string {
+	if filepath.IsAbs(e.Name) || strings.HasPrefix(e.Name, ".") {
+		return "did you mean dir:" + e.Name + "?"
+	}
+	return "a store is zfs:POOL, zfs:/PREFIX/POOL or dir:PATH"
+}
+
+// A DirError is a directory that cannot be a store.
+type DirError struct{ Err error }
+
+func (e *DirError) Error() string { return e.Err.Error() }
+
+// Unwrap gives Err.
+func (e *DirError) Unwrap() error { return e.Err }
+
+// Hint says what can be a store; "" when the directory can.
+func (e *DirError) Hint() string {
+	if errors.Is(e.Err, context.Canceled) || errors.Is(e.Err, syscall.ENOSPC) {
+		return ""
+	}
+	return "name a directory that is new, empty or a store, and that you may write: --store=dir:PATH"
+}
 
 // embeddedPool is the pool that dir: and fake: stores play.
 var embeddedPool = zfs.MustDataset("obuilder")
@@ -116,7 +139,7 @@ type Options struct {
 	// Forbidden are directories that the zfs programs must not be in: they are
 	// replaced while a step runs.
 	Forbidden []string
-	// Waiting is called once when another process uses the store and Open waits for it.
+	// Waiting is called once when Open waits for another process that uses the store.
 	Waiting func(holder string)
 	// SnapshotMounts has a Fake mount snapshots, as macOS does.
 	SnapshotMounts bool
@@ -132,7 +155,8 @@ type Store struct {
 }
 
 // Lock keeps other processes from using the store until the function that it
-// returns is called; path is where the lock of a pool is kept. A directory was locked as it was opened.
+// returns is called; path is where the lock of a pool is kept. A directory was
+// locked as it was opened.
 func (s *Store) Lock(ctx context.Context, path string) (release func() error, err error) {
 	if s.Name.Kind != ZFS {
 		return func() error { return nil }, nil
@@ -163,7 +187,7 @@ func Open(ctx context.Context, n Name, o Options) (*Store, error) {
 	case Dir:
 		m, err := fake.OpenDir(ctx, n.Path, fake.Waiting(o.Waiting))
 		if err != nil {
-			return nil, err
+			return nil, &DirError{err}
 		}
 		return &Store{FS: m, Files: m.Files(), Name: n, close: m.Close}, nil
 	}
