@@ -5,13 +5,17 @@
 //   - An error is one line, "obuilder: " and what was wrong and where; a
 //     "hint: " line follows when there is something to do.
 //   - With --json, standard output is one JSON object a line and nothing else.
-//   - Colour and progress appear on a terminal only, colour never with NO_COLOR.
-//   - What a step prints is passed on as it is.
+//   - Colour and progress appear on a terminal only, and never on a dumb one;
+//     colour never with NO_COLOR.
+//   - What a step prints is passed on as it is. What is printed after it begins
+//     a line.
+//   - Standard output that cannot be written ends the command in good order:
+//     without a word when it was a reader that had enough, else with an error.
 //
-// A command ends with [Status]:
+// A program is its commands and a console:
 //
 //	c := console.New("obuilder", os.Stdout, os.Stderr)
-//	os.Exit(c.Fail(run(c)))
+//	os.Exit(c.Execute(root, os.Args[1:]))
 package console
 
 import (
@@ -22,43 +26,39 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/term"
 
 	"obuilder.org/obuilder/engine"
-	"obuilder.org/obuilder/sandbox"
-	"obuilder.org/obuilder/source"
-	"obuilder.org/obuilder/spec"
-	"obuilder.org/obuilder/store"
-	"obuilder.org/obuilder/zfs"
-)
-
-// The exit statuses of the commands.
-const (
-	OK        = 0
-	Failed    = 1   // the build failed
-	BadInput  = 2   // usage, or input that is not right
-	Machine   = 3   // the machine or the store failed
-	Cancelled = 130 // by a signal
 )
 
 // A Console prints for one command. Its methods may be called concurrently.
 type Console struct {
 	program string
-	mu      sync.Mutex
-	out     io.Writer
-	err     io.Writer
 	colour  bool
-	tty     bool // standard error is a terminal
-	midLine bool // what a step printed last did not end a line
+	live    bool   // standard error is a terminal on which a line can be written over
+	cancel  func() // ends what the command does
+
+	mu       sync.Mutex
+	out      io.Writer
+	err      io.Writer
+	outErr   error // why standard output cannot be written
+	midLine  bool  // what was printed last did not end a line
+	printed  int   // how often something was printed
+	progress bool  // a line of progress is to be seen
+	stream   stream
 }
 
 // New makes a console for program, whose name begins its error lines.
 func New(program string, stdout, stderr io.Writer) *Console {
-	c := &Console{program: program, out: stdout, err: stderr, tty: isTerminal(stderr)}
-	c.colour = isTerminal(stdout) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
-	return c
+	dumb := os.Getenv("TERM") == "dumb"
+	return &Console{
+		program: program, out: stdout, err: stderr, cancel: func() {},
+		colour: isTerminal(stdout) && !dumb && os.Getenv("NO_COLOR") == "",
+		live:   isTerminal(stderr) && !dumb,
+	}
 }
 
 func isTerminal(w io.Writer) bool {
@@ -66,37 +66,127 @@ func isTerminal(w io.Writer) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// Out is standard output, for a command that writes something as it is.
-func (c *Console) Out() io.Writer { return writer{c} }
+// An OutputError is standard output that could not be written.
+type OutputError struct{ Err error }
 
-type writer struct{ c *Console }
-
-func (w writer) Write(p []byte) (int, error) {
-	w.c.mu.Lock()
-	defer w.c.mu.Unlock()
-	return w.c.out.Write(p)
+func (e *OutputError) Error() string {
+	err := e.Err
+	if path := new(os.PathError); errors.As(err, &path) {
+		err = path.Err // the name of standard output says nothing
+	}
+	return fmt.Sprintf("cannot write standard output: %v", err)
 }
 
-// Printf prints for a person who asked.
+// Unwrap gives Err.
+func (e *OutputError) Unwrap() error { return e.Err }
+
+// Closed reports whether it was a reader that had enough.
+func (e *OutputError) Closed() bool { return errors.Is(e.Err, syscall.EPIPE) }
+
+// write writes to standard output, and ends the command when that fails.
+func (c *Console) write(p []byte) (int, error) {
+	if c.outErr != nil {
+		return 0, c.outErr
+	}
+	if len(p) == 0 {
+		return 0, nil
+	}
+	c.begin()
+	n, err := c.out.Write(p)
+	if err != nil {
+		c.outErr = &OutputError{err}
+		c.cancel()
+		return n, c.outErr
+	}
+	c.midLine = p[len(p)-1] != '\n'
+	return n, nil
+}
+
+// line writes text to standard output, on a line of its own.
+func (c *Console) line(text string) {
+	c.endLine()
+	c.write([]byte(text + "\n"))
+}
+
+// EndLine ends a line of what was passed on as it is.
+func (c *Console) EndLine() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.endLine()
+}
+
+func (c *Console) endLine() {
+	if c.midLine {
+		c.write([]byte("\n"))
+	}
+}
+
+// note writes a line to standard error.
+func (c *Console) note(text string) {
+	c.begin()
+	fmt.Fprintln(c.err, text)
+}
+
+// begin goes before all that is printed.
+func (c *Console) begin() {
+	c.printed++
+	c.endProgress()
+}
+
+func (c *Console) endProgress() {
+	if c.progress {
+		fmt.Fprint(c.err, "\r\x1b[K")
+		c.progress = false
+	}
+}
+
+// Out is standard output, for what is passed on as it is.
+func (c *Console) Out() io.Writer { return writer(c.locked(c.write)) }
+
+// Log is standard error, for a log that writes whole lines.
+func (c *Console) Log() io.Writer {
+	return writer(c.locked(func(p []byte) (int, error) {
+		c.begin()
+		return c.err.Write(p)
+	}))
+}
+
+type writer func(p []byte) (int, error)
+
+func (w writer) Write(p []byte) (int, error) { return w(p) }
+
+func (c *Console) locked(write writer) writer {
+	return func(p []byte) (int, error) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return write(p)
+	}
+}
+
+// Printf prints for a person who asked, from the beginning of a line.
 func (c *Console) Printf(format string, args ...any) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	fmt.Fprintf(c.out, format, args...)
+	c.endLine()
+	c.write(fmt.Appendf(nil, format, args...))
 }
 
 // Notice prints a line about what goes on.
 func (c *Console) Notice(format string, args ...any) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	fmt.Fprintf(c.err, c.program+": "+format+"\n", args...)
+	c.note(c.program + ": " + fmt.Sprintf(format, args...))
 }
 
-// Progress shows label on a terminal when what it is about has not ended
-// within a second, until the function that it returns is called.
+// Progress shows label on a terminal when nothing was printed for a second,
+// until something is or the function that it returns is called.
 func (c *Console) Progress(label string) (done func()) {
-	if !c.tty {
+	if !c.live {
 		return func() {}
 	}
+	c.mu.Lock()
+	printed := c.printed
+	c.mu.Unlock()
 	ctx, cancel := context.WithCancel(context.Background())
 	var ended sync.WaitGroup
 	ended.Go(func() {
@@ -105,15 +195,17 @@ func (c *Console) Progress(label string) (done func()) {
 		for seconds := 1; ; seconds++ {
 			select {
 			case <-ticker.C:
-				c.mu.Lock()
-				fmt.Fprintf(c.err, "\r%s … %d s ", label, seconds)
-				c.mu.Unlock()
 			case <-ctx.Done():
-				if seconds > 1 {
-					c.mu.Lock()
-					fmt.Fprint(c.err, "\r\x1b[K")
-					c.mu.Unlock()
-				}
+				return
+			}
+			c.mu.Lock()
+			quiet := c.printed == printed
+			if quiet {
+				c.progress = true
+				fmt.Fprintf(c.err, "\r%s … %d s ", label, seconds)
+			}
+			c.mu.Unlock()
+			if !quiet {
 				return
 			}
 		}
@@ -121,6 +213,9 @@ func (c *Console) Progress(label string) (done func()) {
 	return func() {
 		cancel()
 		ended.Wait()
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.endProgress()
 	}
 }
 
@@ -128,16 +223,9 @@ func (c *Console) Progress(label string) (done func()) {
 func (c *Console) Event(ev engine.Event) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if ev.Kind == engine.EventOutput {
-		c.out.Write(ev.Data)
-		c.midLine = len(ev.Data) > 0 && ev.Data[len(ev.Data)-1] != '\n'
-		return
-	}
-	if c.midLine {
-		fmt.Fprintln(c.out)
-		c.midLine = false
-	}
 	switch ev.Kind {
+	case engine.EventOutput:
+		c.write(ev.Data)
 	case engine.EventHeading:
 		c.styled("1", ev.Text)
 	case engine.EventCached:
@@ -157,87 +245,44 @@ func (c *Console) styled(code, text string) {
 	if c.colour {
 		text = "\x1b[" + code + "m" + text + "\x1b[0m"
 	}
-	fmt.Fprintln(c.out, text)
-}
-
-// A UsageError is a command line that is not right.
-type UsageError struct {
-	Err    error
-	Advice string
-}
-
-func (e *UsageError) Error() string { return e.Err.Error() }
-
-// Unwrap gives Err.
-func (e *UsageError) Unwrap() error { return e.Err }
-
-// Hint says what to do about it.
-func (e *UsageError) Hint() string { return e.Advice }
-
-// Status is the exit status of a command that ended with err.
-func Status(err error) int {
-	var (
-		usage   *UsageError
-		spec    *spec.Error
-		located *engine.LocatedError
-		src     *source.Error
-		name    *store.NameError
-		missing *engine.NotFoundError
-		base    *engine.BaseImageError
-		refused *sandbox.RefusedError
-		step    *engine.StepError
-		exit    *sandbox.ExitError
-		changed *source.ChangedError
-		command *zfs.Error
-		stuck   *sandbox.StuckError
-		mounted *engine.MountedError
-	)
-	switch {
-	case err == nil:
-		return OK
-	case errors.As(err, &stuck), errors.As(err, &mounted):
-		return Machine
-	case errors.Is(err, context.Canceled):
-		return Cancelled
-	case errors.As(err, &step):
-		if errors.As(err, &exit) || errors.As(err, &changed) {
-			return Failed
-		}
-		if errors.As(err, &refused) || errors.As(err, &base) {
-			return BadInput
-		}
-		return Machine
-	case errors.As(err, &command):
-		return Machine
-	case errors.As(err, &usage), errors.As(err, &spec), errors.As(err, &located), errors.As(err, &src),
-		errors.As(err, &name), errors.As(err, &missing), errors.As(err, &base), errors.As(err, &refused):
-		return BadInput
-	case errors.As(err, &changed):
-		return Failed
-	}
-	return Machine
+	c.line(text)
 }
 
 // Fail prints err, if there is one, with its hint, and gives the exit status.
 func (c *Console) Fail(err error) int {
-	status := Status(err)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.midLine {
-		fmt.Fprintln(c.out)
+	err = c.final(err)
+	status := Status(err)
+	if err == nil {
+		return status
 	}
+	c.endLine()
+	var output *OutputError
 	switch {
-	case err == nil:
-		return status
+	case status == Cancelled && errors.As(err, &output):
+		// Whoever read it knows.
 	case status == Cancelled:
-		fmt.Fprintf(c.err, "%s: cancelled\n", c.program)
-		return status
-	}
-	fmt.Fprintf(c.err, "%s: %s\n", c.program, oneLine(err))
-	if hint := Hint(err); hint != "" {
-		fmt.Fprintf(c.err, "hint: %s\n", hint)
+		c.note(c.program + ": cancelled")
+	default:
+		c.note(c.program + ": " + oneLine(err))
+		if hint := Hint(err); hint != "" {
+			c.note("hint: " + hint)
+		}
 	}
 	return status
+}
+
+// final is the error of a command that ended with err: what it printed may
+// not have been written.
+func (c *Console) final(err error) error {
+	switch {
+	case c.outErr == nil || errors.Is(err, c.outErr):
+		return err
+	case err == nil || Status(err) == Cancelled:
+		return c.outErr // which has cancelled it
+	}
+	return errors.Join(err, c.outErr)
 }
 
 // oneLine gives the text of an error on one line.
@@ -245,39 +290,10 @@ func oneLine(err error) string {
 	return strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
 }
 
-// Hint gives what an error advises to do; "" for nothing.
-func Hint(err error) string {
-	var hinted interface{ Hint() string }
-	if errors.As(err, &hinted) && hinted.Hint() != "" {
-		return hinted.Hint()
-	}
-	var (
-		inSpec  *spec.Error
-		src     *source.Error
-		refused *sandbox.RefusedError
-		command *zfs.Error
-	)
-	switch {
-	case errors.As(err, &inSpec):
-		return inSpec.Hint
-	case errors.As(err, &src):
-		return src.Hint
-	case errors.As(err, &refused):
-		return refused.Hint
-	case errors.As(err, &command) && command.Kind == zfs.Permission:
-		return "obuilder must run as root to use zfs"
-	case errors.As(err, &command) && command.Kind == zfs.NoSpace:
-		return "obuilder delete or obuilder clean make room"
-	}
-	return ""
-}
-
-const timeFormat = "2006-01-02 15:04:05"
-
-// Time prints a time as the index keeps it, or "-" for none.
+// Time prints a time as the index keeps it, in UTC, or "-" for none.
 func Time(t time.Time) string {
 	if t.IsZero() {
 		return "-"
 	}
-	return t.UTC().Format(timeFormat)
+	return t.UTC().Format(time.DateTime)
 }

@@ -1,6 +1,7 @@
 package console
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"unicode/utf8"
@@ -30,20 +31,30 @@ type jsonEvent struct {
 	Hint       string   `json:"hint,omitempty"`
 }
 
+// A stream is how far an event stream has come.
+type stream struct {
+	begun bool
+	id    string // of the result
+}
+
 // JSON prints v as one line.
 func (c *Console) JSON(v any) error {
-	line, err := json.Marshal(v)
-	if err != nil {
+	var line bytes.Buffer
+	e := json.NewEncoder(&line)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
 		return fmt.Errorf("writing json: %w", err)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	_, err = c.out.Write(append(line, '\n'))
+	_, err := c.write(line.Bytes())
 	return err
 }
 
-// JSONStart prints the first line of an event stream.
+// JSONStart prints the first line of an event stream. [Console.Execute] prints
+// the last, and the first as well when the command did not come so far.
 func (c *Console) JSONStart(storeName string) error {
+	c.stream.begun = true
 	return c.JSON(jsonEvent{Version: EventVersion, Event: "start", Text: storeName})
 }
 
@@ -56,14 +67,21 @@ func (c *Console) JSONEvent(ev engine.Event) {
 	} else {
 		j.DataBase64 = ev.Data
 	}
-	// A reader that is gone is found out by the command's last line.
-	_ = c.JSON(j)
+	_ = c.JSON(j) // when it cannot be written the build is cancelled
 }
 
-// JSONEnd prints the last line of an event stream.
-func (c *Console) JSONEnd(id string, err error) error {
+// JSONResult sets the id that the last line of the stream names.
+func (c *Console) JSONResult(id string) { c.stream.id = id }
+
+// jsonEnd prints the last line of an event stream.
+func (c *Console) jsonEnd(err error) error {
+	if !c.stream.begun {
+		if err := c.JSONStart(""); err != nil {
+			return err
+		}
+	}
 	status := Status(err)
-	j := jsonEvent{Event: "end", ID: id, Status: &status}
+	j := jsonEvent{Event: "end", ID: c.stream.id, Status: &status}
 	if err != nil {
 		j.Error, j.Hint = oneLine(err), Hint(err)
 	}

@@ -6,11 +6,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
+	"math"
 	"os"
-	"os/signal"
 	"slices"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -21,38 +19,29 @@ import (
 	"obuilder.org/obuilder/spec"
 )
 
-func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
+func main() {
+	c := console.New("obsim", os.Stdout, os.Stderr)
+	os.Exit(c.Execute(command(c), os.Args[1:]))
+}
 
-// run is the program: it gives the exit status.
-func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	context.AfterFunc(ctx, stop)
-	c := console.New("obsim", stdout, stderr)
+func command(c *console.Console) *cobra.Command {
 	root := &cobra.Command{
-		Use:           "obsim",
-		Short:         "Rehearse builds on a ZFS in memory",
-		SilenceErrors: true,
-		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			return &console.UsageError{Err: errors.New("no command given"), Advice: "obsim --help lists the commands"}
-		},
+		Use:     "obsim",
+		Short:   "Rehearse builds on a ZFS in memory",
+		Example: "  obsim run examples/hello.spec --src examples/hello",
 	}
 	root.AddCommand(runCommand(c))
-	console.UsageErrors(root)
-	root.SetArgs(args)
-	root.SetIn(stdin)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
-	return c.Fail(root.ExecuteContext(ctx))
+	return root
 }
 
 // brewPaths are where Homebrew is, by the architecture of a Mac.
 var brewPaths = map[string]string{"intel": "/usr/local", "apple": "/opt/homebrew"}
 
+// snapshotModes are how results can be found.
+var snapshotModes = map[string]engine.SnapshotMode{"mount": engine.MountSnapshots, "list": engine.ListSnapshots}
+
 func runCommand(c *console.Console) *cobra.Command {
-	var src, arch, snapshots string
+	src, arch, snapshots := "", "intel", "mount"
 	var quiet bool
 	cmd := &cobra.Command{
 		Use:   "run SPEC...",
@@ -62,31 +51,23 @@ in memory that has the base images that they name. The steps run nothing: each
 prints its command. Then come the zfs commands as one could type them, and what
 zfs list would print.`,
 		Example: "  obsim run examples/hello.spec --src examples/hello\n  obsim run --arch apple --snapshots list my.spec",
-		Args:    cobra.MinimumNArgs(1),
+		Args:    console.Args(1, math.MaxInt, "spec"),
 		RunE: func(cmd *cobra.Command, files []string) error {
-			brew, ok := brewPaths[arch]
-			if !ok {
-				return &console.UsageError{Err: fmt.Errorf("--arch=%s: it is intel or apple", arch)}
-			}
-			mode := engine.MountSnapshots
-			switch snapshots {
-			case "mount":
-			case "list":
-				mode = engine.ListSnapshots
-			default:
-				return &console.UsageError{Err: fmt.Errorf("--snapshots=%s: it is list or mount", snapshots)}
-			}
 			events := c.Event
 			if quiet {
 				events = nil
 			}
-			return rehearse(cmd.Context(), c, files, src, sim.Options{BrewPath: brew, Snapshots: mode}, events)
+			o := sim.Options{BrewPath: brewPaths[arch], Snapshots: snapshotModes[snapshots]}
+			return rehearse(cmd.Context(), c, files, src, o, events)
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&src, "src", "", "the directory that copy steps copy from")
-	flags.StringVar(&arch, "arch", "intel", "the Mac to play, which decides where Homebrew is: intel or apple")
-	flags.StringVar(&snapshots, "snapshots", "mount", "how results are found: list or mount")
+	flags.StringVar(&src, "src", "", "the `DIRECTORY` that copy steps copy from")
+	if err := cmd.MarkFlagDirname("src"); err != nil {
+		panic(err) // the flag was added above
+	}
+	console.ChoiceFlag(cmd, &arch, "arch", "the Mac to play, which decides where Homebrew is", "intel", "apple")
+	console.ChoiceFlag(cmd, &snapshots, "snapshots", "how results are found", "mount", "list")
 	flags.BoolVarP(&quiet, "quiet", "q", false, "print only the zfs commands and the list")
 	return cmd
 }

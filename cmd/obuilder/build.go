@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -14,61 +16,76 @@ import (
 	"obuilder.org/obuilder/engine"
 	"obuilder.org/obuilder/source"
 	"obuilder.org/obuilder/spec"
-	"obuilder.org/obuilder/store"
 )
 
-// A jobFlags are the flags and arguments that name a job.
+// The jobFlags are those that name a job.
 type jobFlags struct {
 	file    string
 	secrets []string
-	json    bool
 }
 
 func (f *jobFlags) add(cmd *cobra.Command) {
-	flags := cmd.Flags()
-	flags.StringVarP(&f.file, "file", "f", "", "the spec to build; - for standard input")
-	flags.StringArrayVar(&f.secrets, "secret", nil, "`ID:FILE`: the value of the secret ID is what FILE holds")
+	addSpecFlag(cmd, &f.file)
+	f.addSecrets(cmd)
+}
+
+func (f *jobFlags) addSecrets(cmd *cobra.Command) {
+	cmd.Flags().StringArrayVar(&f.secrets, "secret", nil, "give the secret ID the value that FILE holds, as `ID:FILE`")
+}
+
+func addSpecFlag(cmd *cobra.Command, file *string) {
+	cmd.Flags().StringVarP(file, "file", "f", "", "the `SPEC`; - for standard input")
 	if err := cmd.MarkFlagFilename("file", "spec"); err != nil {
 		panic(err) // the flag was added above
 	}
 }
 
 // readSpec reads and parses a spec.
-func (a *app) readSpec(file string) (*spec.Spec, error) {
-	data, name, err := a.readInput(file)
+func readSpec(file string) (*spec.Spec, error) {
+	if file == "" {
+		return nil, usage("no spec given", "name one with -f FILE")
+	}
+	data, name, err := readInput(file)
 	if err != nil {
 		return nil, err
 	}
 	return spec.Parse(name, data)
 }
 
-func (a *app) readInput(file string) (data []byte, name string, err error) {
-	switch file {
-	case "":
-		return nil, "", &console.UsageError{Err: errors.New("no spec given"), Advice: "name one with -f FILE"}
-	case "-":
-		data, err = io.ReadAll(a.stdin)
-		return data, "<stdin>", err
+// readInput reads a spec, which - has on standard input.
+func readInput(file string) (data []byte, name string, err error) {
+	if file == "-" {
+		name = "<stdin>"
+		data, err = io.ReadAll(os.Stdin)
+	} else {
+		name = file
+		data, err = os.ReadFile(file)
 	}
-	data, err = os.ReadFile(file)
 	if err != nil {
 		return nil, "", &console.UsageError{Err: fmt.Errorf("cannot read the spec: %w", err)}
 	}
-	return data, file, nil
+	return data, name, nil
 }
 
 // job reads what a job is made of. close ends the use of its source tree.
-func (a *app) job(f *jobFlags, args []string) (j engine.Job, close func() error, err error) {
-	if j.Spec, err = a.readSpec(f.file); err != nil {
+func (a *app) job(f *jobFlags, sourceDir []string) (j engine.Job, close func() error, err error) {
+	if j.Spec, err = readSpec(f.file); err != nil {
 		return j, nil, err
 	}
 	if j.Secrets, err = readSecrets(f.secrets); err != nil {
 		return j, nil, err
 	}
-	if len(args) == 0 {
+	asked := map[string]bool{}
+	noteSecrets(j.Spec, asked)
+	for _, id := range slices.Sorted(maps.Keys(j.Secrets)) {
+		if !asked[id] {
+			a.console.Notice("no step asks for the secret %s", id)
+		}
+	}
+	if len(sourceDir) == 0 {
 		return j, func() error { return nil }, nil
 	}
-	tree, err := source.OpenDir(args[0])
+	tree, err := source.OpenDir(sourceDir[0])
 	if err != nil {
 		return j, nil, err
 	}
@@ -79,12 +96,12 @@ func (a *app) job(f *jobFlags, args []string) (j engine.Job, close func() error,
 func readSecrets(flags []string) (map[string][]byte, error) {
 	secrets := map[string][]byte{}
 	for _, flag := range flags {
-		id, file, ok := strings.Cut(flag, ":")
-		if !ok {
-			return nil, &console.UsageError{Err: fmt.Errorf("--secret %q is not of the form ID:FILE", flag)}
+		id, file, _ := strings.Cut(flag, ":")
+		if id == "" || file == "" {
+			return nil, usage(fmt.Sprintf("--secret %q is not of the form ID:FILE", flag), "")
 		}
 		if _, twice := secrets[id]; twice {
-			return nil, &console.UsageError{Err: fmt.Errorf("--secret %s is given twice", id)}
+			return nil, usage(fmt.Sprintf("--secret %s is given twice", id), "")
 		}
 		value, err := os.ReadFile(file)
 		if err != nil {
@@ -95,17 +112,23 @@ func readSecrets(flags []string) (map[string][]byte, error) {
 	return secrets, nil
 }
 
-// with opens what a command needs, calls do and closes it again.
-func (a *app) with(ctx context.Context, do func(*session) error) error {
-	s, err := a.open(ctx)
-	if err != nil {
-		return err
+// noteSecrets notes the ids of the secrets that the steps of s ask for.
+func noteSecrets(s *spec.Spec, asked map[string]bool) {
+	for _, b := range s.Builds {
+		noteSecrets(b.Spec, asked)
 	}
-	return errors.Join(do(s), s.Close())
+	for _, op := range s.Ops {
+		if run, ok := op.(spec.Run); ok {
+			for _, secret := range run.Secrets {
+				asked[secret.ID] = true
+			}
+		}
+	}
 }
 
 func (a *app) buildCommand() *cobra.Command {
 	var f jobFlags
+	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "build -f SPEC [SRC_DIR]",
 		Short: "Build a spec, taking from the store every step that was built before",
@@ -115,68 +138,54 @@ The last line names the result.`,
 		Example: `  obuilder build -f examples/hello.spec examples/hello
   obuilder build --store=zfs:/Volumes/obuilder -f my.spec --secret token:token.txt .
   obuilder build --json -f my.spec . | jq .`,
-		Args: cobra.MaximumNArgs(1),
+		Args:              console.Args(0, 1, "source directory"),
+		ValidArgsFunction: directories,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if asJSON {
+				if err := a.startStream(); err != nil {
+					return err
+				}
+			}
 			j, close, err := a.job(&f, args)
 			if err != nil {
 				return err
 			}
-			return errors.Join(a.build(cmd.Context(), &f, j), close())
+			return errors.Join(a.build(cmd.Context(), j, asJSON), close())
 		},
 	}
 	f.add(cmd)
-	cmd.Flags().BoolVar(&f.json, "json", false, "print an event stream, one JSON object a line (docs/events.md)")
+	console.StreamFlag(cmd, &asJSON)
+	a.store.add(cmd)
 	return cmd
 }
 
-func (a *app) build(ctx context.Context, f *jobFlags, j engine.Job) error {
-	c := a.console
-	id := ""
-	err := a.with(ctx, func(s *session) (err error) {
-		a.noticeIsolation(s)
-		if f.json {
-			j.Events = c.JSONEvent
-			if err := c.JSONStart(s.store.Name.String()); err != nil {
-				return err
-			}
-		} else {
-			j.Events = a.personEvents("reading the sources")
+// startStream begins an event stream, with the store that it is about.
+func (a *app) startStream() error {
+	name := a.store.requested()
+	if parsed, err := a.store.parse(); err == nil {
+		name = parsed.String()
+	}
+	return a.console.JSONStart(name)
+}
+
+func (a *app) build(ctx context.Context, j engine.Job, asJSON bool) error {
+	return a.withSteps(ctx, func(s *session) error {
+		j.Events = a.console.Event
+		if asJSON {
+			j.Events = a.console.JSONEvent
 		}
-		id, err = s.Build(ctx, j)
-		return err
+		defer a.console.Progress("reading the sources")()
+		id, err := s.Build(ctx, j)
+		switch {
+		case err != nil:
+			return err
+		case asJSON:
+			a.console.JSONResult(id)
+		default:
+			a.console.Printf("Got: %q\n", id)
+		}
+		return nil
 	})
-	if f.json {
-		if jsonErr := c.JSONEnd(id, err); jsonErr != nil {
-			return errors.Join(err, jsonErr)
-		}
-		return err
-	}
-	if err == nil {
-		c.Printf("Got: %q\n", id)
-	}
-	return err
-}
-
-// personEvents prints events for a person, with progress until the first.
-func (a *app) personEvents(label string) func(engine.Event) {
-	done := a.console.Progress(label)
-	return func(ev engine.Event) {
-		if done != nil {
-			done()
-			done = nil
-		}
-		a.console.Event(ev)
-	}
-}
-
-// noticeIsolation says that a store for trying out does not isolate.
-func (a *app) noticeIsolation(s *session) {
-	switch s.store.Name.Kind {
-	case store.Dir:
-		a.console.Notice("steps run as you, with nothing between them and this machine (%s)", s.store.Name)
-	case store.Fake:
-		a.console.Notice("the store is in memory: steps are not run, and their results are gone at the end")
-	}
 }
 
 // A plannedJSON is a line of plan --json.
@@ -193,25 +202,29 @@ type plannedJSON struct {
 
 func (a *app) planCommand() *cobra.Command {
 	var f jobFlags
+	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "plan -f SPEC [SRC_DIR]",
 		Short: "Show the id of each step and whether it is in the store, without building",
 		Long: `Plan reads a spec, hashes the sources that it copies, and shows for each step
-the id of its result and whether the store has it. Nothing is built.`,
+the id of its result and whether the store has it. Nothing is built.
+
+With --json a line has "input", of which the id is the hash. That of a step with
+secrets has their values in it: do not show it around.`,
 		Example: `  obuilder plan -f examples/hello.spec examples/hello
   obuilder plan --json -f my.spec .`,
-		Args: cobra.MaximumNArgs(1),
+		Args:              console.Args(0, 1, "source directory"),
+		ValidArgsFunction: directories,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			j, close, err := a.job(&f, args)
 			if err != nil {
 				return err
 			}
 			err = a.with(cmd.Context(), func(s *session) error {
-				done := a.console.Progress("reading the sources")
-				defer done()
+				defer a.console.Progress("reading the sources")()
 				var printErr error
 				err := s.Plan(cmd.Context(), j, func(p engine.PlannedStep) {
-					if f.json {
+					if asJSON {
 						printErr = errors.Join(printErr, a.console.JSON(plannedFields(p)))
 						return
 					}
@@ -223,12 +236,15 @@ the id of its result and whether the store has it. Nothing is built.`,
 		},
 	}
 	f.add(cmd)
-	cmd.Flags().BoolVar(&f.json, "json", false, "print one JSON object a step")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object a step")
+	a.store.add(cmd)
 	return cmd
 }
 
 func plannedFields(p engine.PlannedStep) plannedJSON {
-	return plannedJSON{Op: p.Op, Heading: p.Heading, Input: p.Input, ID: p.ID, Base: p.Base, Cached: p.Cached, Build: p.Build, Unknown: p.Unknown}
+	return plannedJSON{
+		Op: p.Op, Heading: p.Heading, Input: p.Input, ID: p.ID, Base: p.Base, Cached: p.Cached, Build: p.Build, Unknown: p.Unknown,
+	}
 }
 
 func (a *app) printPlanned(p engine.PlannedStep) {
@@ -244,4 +260,12 @@ func (a *app) printPlanned(p engine.PlannedStep) {
 		in = strings.Join(p.Build, "/") + " "
 	}
 	a.console.Printf("%s  %s%s\n      %s\n", state, in, strings.ReplaceAll(p.Heading, "\n", "\n      "), id)
+}
+
+// directories has a shell complete one directory.
+func directories(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return nil, cobra.ShellCompDirectiveFilterDirs
 }

@@ -3,12 +3,13 @@ package main
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
 
+	"github.com/dustin/go-humanize/english"
 	"github.com/spf13/cobra"
 
 	"obuilder.org/obuilder/console"
@@ -16,19 +17,17 @@ import (
 )
 
 func (a *app) dockerfileCommand() *cobra.Command {
-	var f jobFlags
+	var file string
 	var buildKit bool
-	var escape string
+	escape := "unix"
 	cmd := &cobra.Command{
-		Use:     "dockerfile -f SPEC",
-		Short:   "Convert a spec to a Dockerfile",
-		Example: "  obuilder dockerfile -f examples/hello.spec\n  obuilder dockerfile --buildkit -f my.spec",
-		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if escape != "unix" && escape != "windows" {
-				return &console.UsageError{Err: fmt.Errorf("--escape=%s: it is unix or windows", escape)}
-			}
-			s, err := a.readSpec(f.file)
+		Use:               "dockerfile -f SPEC",
+		Short:             "Convert a spec to a Dockerfile",
+		Example:           "  obuilder dockerfile -f examples/hello.spec\n  obuilder dockerfile --buildkit -f my.spec",
+		Args:              console.NoArgs,
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(*cobra.Command, []string) error {
+			s, err := readSpec(file)
 			if err != nil {
 				return err
 			}
@@ -40,11 +39,19 @@ func (a *app) dockerfileCommand() *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().StringVarP(&f.file, "file", "f", "", "the spec; - for standard input")
+	addSpecFlag(cmd, &file)
 	cmd.Flags().BoolVar(&buildKit, "buildkit", false, "use BuildKit's cache and secret mounts")
-	cmd.Flags().StringVar(&escape, "escape", "unix", "how paths are escaped: unix or windows")
+	console.ChoiceFlag(cmd, &escape, "escape", "how paths are escaped", "unix", "windows")
 	return cmd
 }
+
+// A formatted is a spec before and after.
+type formatted struct {
+	file, name   string
+	data, pretty []byte
+}
+
+func (f formatted) same() bool { return bytes.Equal(f.data, f.pretty) }
 
 func (a *app) fmtCommand() *cobra.Command {
 	var write, check bool
@@ -52,15 +59,19 @@ func (a *app) fmtCommand() *cobra.Command {
 		Use:   "fmt [FILE...]",
 		Short: "Print specs prettily, with their comments",
 		Long: `Fmt prints specs as people like to read them and keeps their comments. It
-reads standard input when no file is named.`,
+reads standard input when no file is named. When one of the files is not a spec,
+none is printed or written.`,
 		Example: "  obuilder fmt my.spec\n  obuilder fmt -w *.spec\n  obuilder fmt --check *.spec",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				args = []string{"-"}
+		RunE: func(_ *cobra.Command, files []string) error {
+			if write && (len(files) == 0 || slices.Contains(files, "-")) {
+				return usage("-w cannot write standard input", "name the files to write")
 			}
-			changed := 0
-			for _, file := range args {
-				data, name, err := a.readInput(file)
+			if len(files) == 0 {
+				files = []string{"-"}
+			}
+			var specs []formatted
+			for _, file := range files {
+				data, name, err := readInput(file)
 				if err != nil {
 					return err
 				}
@@ -68,35 +79,59 @@ reads standard input when no file is named.`,
 				if err != nil {
 					return err
 				}
-				same := bytes.Equal(data, pretty)
-				switch {
-				case check && !same:
-					changed++
-					a.console.Printf("%s\n", name)
-				case check:
-				case write && file != "-":
-					if !same {
-						if err := replaceFile(file, pretty); err != nil {
-							return err
-						}
-					}
-				default:
-					a.console.Printf("%s", pretty)
-				}
+				specs = append(specs, formatted{file, name, data, pretty})
 			}
-			if changed > 0 {
-				return &console.UsageError{Err: fmt.Errorf("%d files are not formatted", changed), Advice: "obuilder fmt -w formats them"}
+			switch {
+			case check:
+				return a.checkFormatted(specs)
+			case write:
+				return writeFormatted(specs)
+			}
+			for _, f := range specs {
+				a.console.Printf("%s", f.pretty)
 			}
 			return nil
 		},
 	}
 	cmd.Flags().BoolVarP(&write, "write", "w", false, "write the files instead of printing")
 	cmd.Flags().BoolVar(&check, "check", false, "only name the files that are not formatted, and fail if there are any")
+	cmd.MarkFlagsMutuallyExclusive("write", "check")
 	return cmd
 }
 
-// replaceFile writes a file so that a crash leaves the old one or the new one.
+func (a *app) checkFormatted(specs []formatted) error {
+	n := 0
+	for _, f := range specs {
+		if !f.same() {
+			n++
+			a.console.Printf("%s\n", f.name)
+		}
+	}
+	if n == 0 {
+		return nil
+	}
+	return usage(english.Plural(n, "file", "")+" not formatted", "obuilder fmt -w formats them")
+}
+
+func writeFormatted(specs []formatted) error {
+	for _, f := range specs {
+		if f.same() {
+			continue
+		}
+		if err := replaceFile(f.file, f.pretty); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// replaceFile writes the file that name leads to, so that a crash leaves the
+// old one or the new one.
 func replaceFile(name string, data []byte) error {
+	name, err := filepath.EvalSymlinks(name)
+	if err != nil {
+		return err
+	}
 	info, err := os.Stat(name)
 	if err != nil {
 		return err
@@ -118,10 +153,11 @@ func replaceFile(name string, data []byte) error {
 
 func (a *app) versionCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:     "version",
-		Short:   "Print the version",
-		Example: "  obuilder version",
-		Args:    cobra.NoArgs,
+		Use:               "version",
+		Short:             "Print the version",
+		Example:           "  obuilder version",
+		Args:              console.NoArgs,
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(*cobra.Command, []string) error {
 			version := "(devel)"
 			if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
