@@ -22,7 +22,6 @@ type stepLog struct {
 	file    zfs.File      // nil until the step has one
 	size    int64         // bytes written so far
 	done    bool          // nothing more will be written
-	cut     bool          // the file was closed before everyone had read it
 	readers int
 }
 
@@ -61,8 +60,16 @@ func (l *stepLog) finish() {
 	l.closeIfIdle()
 }
 
+// closeIfIdle closes the file when nobody will read it. The caller holds mu.
 func (l *stepLog) closeIfIdle() {
-	if l.done && l.readers == 0 && l.file != nil {
+	if l.done && l.readers == 0 {
+		l.close()
+	}
+}
+
+// close closes the file, if it is open. The caller holds mu.
+func (l *stepLog) close() {
+	if l.file != nil {
 		l.file.Close()
 		l.file = nil
 	}
@@ -87,11 +94,8 @@ func (l *stepLog) drain(d time.Duration) {
 		case <-late.C:
 			l.mu.Lock()
 			defer l.mu.Unlock()
-			if l.file != nil {
-				l.file.Close()
-				l.file, l.cut = nil, true
-				l.wake()
-			}
+			l.close()
+			l.wake()
 			return
 		}
 	}
@@ -121,9 +125,9 @@ func (l *stepLog) tail(ctx context.Context, opened func(), emit func([]byte)) er
 	var off int64
 	for {
 		l.mu.Lock()
-		file, size, done, cut, changed := l.file, l.size, l.done, l.cut, l.changed
+		file, size, done, changed := l.file, l.size, l.done, l.changed
 		l.mu.Unlock()
-		if cut && off < size {
+		if done && file == nil && off < size {
 			return errLogCut
 		}
 		if file != nil && opened != nil {
@@ -134,10 +138,11 @@ func (l *stepLog) tail(ctx context.Context, opened func(), emit func([]byte)) er
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			if buf == nil {
-				buf = make([]byte, min(tailSize, size))
+			want := min(tailSize, size-off)
+			if int64(len(buf)) < want {
+				buf = make([]byte, want)
 			}
-			n, err := file.ReadAt(buf[:min(int64(len(buf)), size-off)], off)
+			n, err := file.ReadAt(buf[:want], off)
 			off += int64(n)
 			if n > 0 {
 				emit(buf[:n])
