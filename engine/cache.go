@@ -258,9 +258,12 @@ func (e *Engine) swapCache(ctx context.Context, u *cacheUse) error {
 	if err := e.exchange(ctx, u, old); err != nil {
 		e.log.Warn(lost, "cache", u.main.String(), "err", err)
 		for _, ds := range []zfs.Dataset{u.tmp, old} {
-			if err := e.recoverCache(ctx, ds.Base()); err != nil {
+			if _, err := e.recoverCache(ctx, ds.Base()); err != nil {
 				return err
 			}
+		}
+		if err := e.settleCache(ctx, u.main); err != nil {
+			return err
 		}
 	}
 	return errors.Join(u.unmark(), unmarkOld())
@@ -300,16 +303,16 @@ func (e *Engine) exchange(ctx context.Context, u *cacheUse, old zfs.Dataset) err
 }
 
 // recoverCache ends the use of a dataset of cache-tmp, wherever the exchange
-// of a cache has stopped.
-func (e *Engine) recoverCache(ctx context.Context, name string) error {
+// of a cache has stopped. The cache is to be settled when that is done for all
+// datasets that were in use.
+func (e *Engine) recoverCache(ctx context.Context, name string) (main zfs.Dataset, err error) {
 	tmp, err := e.cacheTmp.Child(name)
 	if err != nil {
-		return err
+		return main, err
 	}
 	_, cacheName, _ := strings.Cut(name, "-")
-	main, err := e.cache.Child(cacheName)
-	if err != nil {
-		return err
+	if main, err = e.cache.Child(cacheName); err != nil {
+		return main, err
 	}
 	_, err = e.fs.List(ctx, zfs.ListOptions{Roots: []zfs.Name{main}})
 	if zfs.IsKind(err, zfs.NotFound) {
@@ -317,18 +320,15 @@ func (e *Engine) recoverCache(ctx context.Context, name string) error {
 		// of the two datasets, the one with a snapshot is the cache.
 		_, err = e.fs.List(ctx, zfs.ListOptions{Roots: []zfs.Name{tmp.MustSnapshot(Snap)}, Types: []zfs.Type{zfs.Snapshots}})
 		if err == nil {
-			if err := e.fs.Rename(ctx, tmp, main, zfs.RenameOptions{}); err != nil {
-				return err
-			}
-			return e.settleCache(ctx, main)
+			return main, e.fs.Rename(ctx, tmp, main, zfs.RenameOptions{})
 		}
 		if zfs.IsKind(err, zfs.NotFound) {
-			return e.destroy(ctx, tmp, true)
+			err = e.destroy(ctx, tmp, true)
 		}
-		return err
+		return main, err
 	}
 	if err != nil {
-		return err
+		return main, err
 	}
 	err = e.destroy(ctx, tmp, true)
 	if zfs.IsKind(err, zfs.HasClones) {
@@ -337,17 +337,18 @@ func (e *Engine) recoverCache(ctx context.Context, name string) error {
 			err = e.destroy(ctx, tmp, true)
 		}
 	}
-	if err != nil {
-		return err
-	}
-	return e.settleCache(ctx, main)
+	return main, err
 }
 
 // settleCache gives a cache the snapshot that it is cloned from, if an exchange
 // that did not end has taken it, and destroys those that it has left: those
-// that clones still need when the last of these goes.
+// that clones still need when the last of these goes. Not while something else
+// may still hold a snapshot that the cache has to get back.
 func (e *Engine) settleCache(ctx context.Context, main zfs.Dataset) error {
 	rows, err := e.fs.List(ctx, zfs.ListOptions{Roots: []zfs.Name{main}, Recursive: true, Depth: 1, Types: []zfs.Type{zfs.Snapshots}})
+	if zfs.IsKind(err, zfs.NotFound) {
+		return nil // it was about to be made
+	}
 	if err != nil {
 		return err
 	}

@@ -24,6 +24,7 @@ var jobs = map[string]string{
 	"first build": `((from busybox) (run (shell a)) (run (shell b)))`,
 	"failing":     `((from busybox) (run (shell a)) (run (shell fail)))`,
 	"cache":       `((from busybox) (run (cache (c (target /var/cache)) (d (target .d))) (shell a)) (run (cache (c (target /elsewhere))) (shell b)))`,
+	"killed":      `((from busybox) (run (cache (c (target /var/cache)) (c (target .d))) (shell a)) (run (cache (c (target /elsewhere))) (shell kill)))`,
 	"nested":      `((build x ((from busybox) (run (shell a)))) (from busybox) (copy (from (build x)) (src .ran) (dst /got)) (run (shell b)))`,
 }
 
@@ -41,9 +42,11 @@ var actions = map[layer]map[string]action{
 }
 
 func failing(_ context.Context, cfg sandbox.Config, _ io.Reader, out io.Writer) error {
-	name := cfg.Argv[len(cfg.Argv)-1]
-	if name == "fail" {
+	switch cfg.Argv[len(cfg.Argv)-1] {
+	case "fail":
 		return &sandbox.ExitError{Argv: cfg.Argv, Status: 1}
+	case "kill":
+		return &sandbox.ExitError{Argv: cfg.Argv, Status: -1, Signal: "killed"}
 	}
 	return errUnscripted
 }
@@ -112,12 +115,12 @@ func (w *world) build(e *engine.Engine, text string) (string, error) {
 	return e.Build(context.Background(), engine.Job{Spec: parse(w.t, text)})
 }
 
-// explore interrupts a process that opens the store, builds a job and closes
+// explore interrupts a process that opens the store, builds a job if builds says so, and closes
 // the store, at the first operation of a layer, at the second, and so on until
 // there are no more, each time in a store that prepare has made. Whatever was
 // interrupted, the next process clears up, finds all that was stored, and
 // finishes the job to the state and the id that it has when nothing happens.
-func explore(t *testing.T, prepare func() *world, text string, on layer, act action) {
+func explore(t *testing.T, prepare func() *world, builds bool, text string, on layer, act action) {
 	w := prepare()
 	e := w.open()
 	wantID, wantErr := w.build(e, text)
@@ -147,12 +150,12 @@ func explore(t *testing.T, prepare func() *world, text string, on layer, act act
 		w.trap = interruption
 		e, err := engine.Open(t.Context(), w.options(&transcript))
 		if err == nil {
-			id, err := w.build(e, text)
-			if err == nil {
-				if left := w.leftovers(); len(left) > 0 {
+			if builds {
+				id, err := w.build(e, text)
+				if left := w.leftovers(); err == nil && len(left) > 0 {
 					fail("left behind: %q", left)
 				}
-				if id != wantID {
+				if err == nil && id != wantID {
 					fail("built %q, want %q", id, wantID)
 				}
 			}
@@ -200,20 +203,179 @@ func explore(t *testing.T, prepare func() *world, text string, on layer, act act
 	}
 }
 
+// freshWorld is a store in which nothing was built.
+func freshWorld(t *testing.T, mode engine.SnapshotMode) *world {
+	w := newWorld(t, mode, "busybox")
+	w.script = failing
+	return w
+}
+
+var modes = []engine.SnapshotMode{engine.ListSnapshots, engine.MountSnapshots}
+
 // Nothing that fails once, and no end of the process, loses anything or leaves anything.
 func TestInterrupted(t *testing.T) {
-	for _, mode := range []engine.SnapshotMode{engine.ListSnapshots, engine.MountSnapshots} {
+	for _, mode := range modes {
 		for job, text := range jobs {
 			for _, on := range layers {
-				for name, action := range actions[on] {
+				for name, act := range actions[on] {
 					t.Run(fmt.Sprintf("%d/%s/%s/%s", mode, job, on, name), func(t *testing.T) {
-						explore(t, func() *world {
-							w := newWorld(t, mode, "busybox")
-							w.script = failing
-							return w
-						}, text, on, action)
+						explore(t, func() *world { return freshWorld(t, mode) }, true, text, on, act)
 					})
 				}
+			}
+		}
+	}
+}
+
+// Nor does it when it happens to a process that clears up after another one.
+func TestInterruptedRecovery(t *testing.T) {
+	for job, text := range jobs {
+		for n := 5; ; n += 3 {
+			stopped := func() (*world, *trap) {
+				w := freshWorld(t, engine.ListSnapshots)
+				crash := &trap{on: onZFS, at: n, action: action{after: true}}
+				w.trap = crash
+				if e, err := engine.Open(t.Context(), w.options()); err == nil {
+					_, _ = w.build(e, text) // it cannot end well
+					_ = e.Close()
+				}
+				w.trap = nil
+				return w, crash
+			}
+			if _, crash := stopped(); crash.sprung() == "" {
+				break
+			}
+			for _, on := range layers {
+				for name, act := range actions[on] {
+					t.Run(fmt.Sprintf("%s/%d/%s/%s", job, n, on, name), func(t *testing.T) {
+						explore(t, func() *world {
+							w, _ := stopped()
+							return w
+						}, false, text, on, act)
+					})
+				}
+			}
+		}
+	}
+}
+
+// halfDestroyed stops the recursive destruction of a dataset, the n-th, after
+// one of its children, as a busy mount does.
+type halfDestroyed struct {
+	zfs.FS
+	n int
+}
+
+func (h *halfDestroyed) Destroy(ctx context.Context, target zfs.Name, mode zfs.DestroyMode) error {
+	ds, ok := target.(zfs.Dataset)
+	if !ok || !mode.Recursive {
+		return h.FS.Destroy(ctx, target, mode)
+	}
+	h.n--
+	if h.n >= 0 {
+		return h.FS.Destroy(ctx, target, mode)
+	}
+	// From here on nothing can be destroyed wholly.
+	if err := h.FS.Destroy(ctx, ds.MustChild("home"), mode); err != nil && !zfs.IsKind(err, zfs.NotFound) {
+		return err
+	}
+	return &zfs.Error{Kind: zfs.Busy, Argv: zfs.ArgvDestroy(target, mode), Status: 1, Stderr: "dataset is busy"}
+}
+
+// A deletion that stops anywhere leaves no result that is there in part: what
+// was to be deleted is whole or gone, is built again when it is needed, and is
+// gone after the next deletion.
+func TestInterruptedDeletion(t *testing.T) {
+	const one, two = `((from busybox) (run (shell a)) (run (shell b)))`, `((from busybox) (run (shell a)) (run (shell c)))`
+	for _, mode := range modes {
+		prepare := func() (w *world, a string) {
+			w = freshWorld(t, mode)
+			e := w.open()
+			for _, text := range []string{one, two} {
+				id, err := w.build(e, text)
+				w.must(err)
+				ids, err := e.Ancestors(t.Context(), id)
+				w.must(err)
+				a = ids[1]
+			}
+			w.must(e.Close())
+			return w, a
+		}
+		finish := func(t *testing.T, w *world, e *engine.Engine, a string) {
+			t.Helper()
+			for _, text := range []string{one, two} {
+				if _, err := w.build(e, text); err != nil {
+					t.Errorf("building again: %v", err)
+				}
+			}
+			w.must(e.Delete(t.Context(), a, func(string) {}))
+			w.must(e.Close())
+			if left := w.leftovers(); len(left) > 0 {
+				t.Errorf("left behind: %q", left)
+			}
+			if got := w.stored(); len(got) != 1 || got[baseID] == "" {
+				t.Errorf("in the store: %v", got)
+			}
+			rows, err := w.index.All(t.Context())
+			w.must(err)
+			if len(rows) != 1 || rows[0].ID != baseID {
+				t.Errorf("in the index: %+v", rows)
+			}
+		}
+		for _, again := range []bool{false, true} {
+			for n := range 3 {
+				t.Run(fmt.Sprintf("%d/half/%d/%v", mode, n, again), func(t *testing.T) {
+					w, a := prepare()
+					o := w.options()
+					half := &halfDestroyed{o.FS, n}
+					o.FS = half
+					e, err := engine.Open(t.Context(), o)
+					w.must(err)
+					if err := e.Delete(t.Context(), a, func(string) {}); !zfs.IsKind(err, zfs.Busy) {
+						t.Errorf("deleted with %v", err)
+					}
+					half.n = 1000
+					if again {
+						w.must(e.Close())
+						e = w.open()
+						if left := w.leftovers(); len(left) > 0 {
+							t.Errorf("left behind: %q", left)
+						}
+					}
+					finish(t, w, e, a)
+				})
+			}
+		}
+		for _, on := range layers {
+			for name, act := range actions[on] {
+				t.Run(fmt.Sprintf("%d/%s/%s", mode, on, name), func(t *testing.T) {
+					for n := 0; ; n++ {
+						w, a := prepare()
+						w.trap = &trap{on: on, at: n, action: act}
+						e, err := engine.Open(t.Context(), w.options())
+						if err == nil {
+							err = errors.Join(e.Delete(t.Context(), a, func(string) {}), e.Close())
+						}
+						interruption := w.trap
+						if interruption.sprung() == "" {
+							w.must(err)
+							break
+						}
+						w.trap = nil
+						before := w.stored()
+						e = w.open()
+						after := w.stored()
+						for id := range before {
+							if rows, err := w.index.Get(t.Context(), id); after[id] != "" && err != nil {
+								t.Errorf("operation %d, %s: %v, %v", n, interruption.sprung(), rows, err)
+							}
+						}
+						if left := w.leftovers(); len(left) > 0 {
+							t.Errorf("operation %d, %s: left behind: %q", n, interruption.sprung(), left)
+						}
+						finish(t, w, e, a)
+					}
+				})
 			}
 		}
 	}

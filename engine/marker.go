@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"obuilder.org/obuilder/index"
@@ -89,11 +90,19 @@ func (e *Engine) recover(ctx context.Context, left []marker) error {
 	if err := e.sandbox.Recover(ctx); err != nil {
 		return err
 	}
+	var caches []zfs.Dataset
 	for _, m := range left {
 		e.log.Info("an earlier process was stopped", "at", string(m.kind), "name", m.name)
-		if err := e.recoverMarker(ctx, m); err != nil {
+		if err := e.recoverMarker(ctx, m, &caches); err != nil {
 			return fmt.Errorf("clearing away what an earlier process has left (%s %s): %w", m.kind, m.name, err)
 		}
+	}
+	for _, main := range caches {
+		if err := e.settleCache(ctx, main); err != nil {
+			return fmt.Errorf("clearing away what an earlier process has left (%s): %w", main, err)
+		}
+	}
+	for _, m := range left {
 		if err := e.files.Remove(e.markerPath(m)); err != nil {
 			return err
 		}
@@ -101,29 +110,36 @@ func (e *Engine) recover(ctx context.Context, left []marker) error {
 	return nil
 }
 
-func (e *Engine) recoverMarker(ctx context.Context, m marker) error {
+// recoverMarker clears away what one marker is about, and adds to caches those
+// that are to be settled after that.
+func (e *Engine) recoverMarker(ctx context.Context, m marker, caches *[]zfs.Dataset) error {
 	switch m.kind {
-	case markStep:
-		return e.recoverStep(ctx, m)
-	case markRead:
-		if ValidID(m.name) && e.isComplete(m.name) {
-			return e.unmount(ctx, e.dataset(m.name).MustChild("home"), e.homePath(m.name), true)
-		}
 	case markCache:
-		return e.recoverCache(ctx, m.name)
-	case markDelete:
-		return e.recoverDelete(ctx, m.name)
+		main, err := e.recoverCache(ctx, m.name)
+		if !slices.Contains(*caches, main) {
+			*caches = append(*caches, main)
+		}
+		return err
+	case markStep, markRead, markDelete:
+		if !ValidID(m.name) {
+			return fmt.Errorf("%q is not an id", m.name)
+		}
 	default:
 		return fmt.Errorf("unknown kind of marker")
+	}
+	switch {
+	case m.kind == markStep:
+		return e.recoverStep(ctx, m)
+	case m.kind == markDelete:
+		return e.recoverDelete(ctx, m.name)
+	case e.isComplete(m.name):
+		return e.unmount(ctx, e.dataset(m.name).MustChild("home"), e.homePath(m.name), true)
 	}
 	return nil
 }
 
 func (e *Engine) recoverStep(ctx context.Context, m marker) error {
 	id := m.name
-	if !ValidID(id) {
-		return fmt.Errorf("%q is not an id", id)
-	}
 	if !e.isComplete(id) {
 		return e.destroy(ctx, e.dataset(id), true)
 	}
@@ -145,9 +161,6 @@ func (e *Engine) recoverStep(ctx context.Context, m marker) error {
 
 // recoverDelete ends the deletion of a result, unless it could not have begun.
 func (e *Engine) recoverDelete(ctx context.Context, id string) error {
-	if !ValidID(id) {
-		return fmt.Errorf("%q is not an id", id)
-	}
 	err := e.destroyResult(ctx, id)
 	if zfs.IsKind(err, zfs.HasClones) && e.isComplete(id) {
 		return nil
