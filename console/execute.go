@@ -103,8 +103,11 @@ func prepare(root *cobra.Command) {
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(_ *cobra.Command, args []string) error {
 			cmd, rest, err := root.Find(args)
-			if err != nil || len(rest) > 0 {
+			switch {
+			case err != nil || cmd == root && len(rest) > 0:
 				return chooseCommand(root, args)
+			case cmd.HasSubCommands() && len(rest) > 0:
+				return chooseCommand(cmd, rest)
 			}
 			return cmd.Help()
 		},

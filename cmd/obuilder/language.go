@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -159,12 +160,16 @@ func (a *app) versionCommand() *cobra.Command {
 		Args:              console.NoArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(*cobra.Command, []string) error {
-			version := "(devel)"
-			if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-				version = info.Main.Version
-			}
-			a.console.Printf("obuilder %s %s %s/%s\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			a.console.Printf("%s\n", version())
 			return nil
 		},
 	}
+}
+
+func version() string {
+	version := "(devel)"
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		version = info.Main.Version
+	}
+	return fmt.Sprintf("obuilder %s %s %s/%s", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }
