@@ -13,7 +13,7 @@ const maskedText = "***"
 // nothing else, so that output stays live.
 type masker struct {
 	w       io.Writer
-	secrets [][]byte // longest first does not matter: the earliest match wins, then the longest
+	secrets [][]byte // in any order: the earliest match wins, of those the longest
 	pending []byte
 }
 
@@ -55,49 +55,62 @@ func (m *masker) Write(p []byte) (int, error) {
 func (m *masker) Flush() error { return m.pass(true) }
 
 func (m *masker) pass(last bool) error {
-	for len(m.pending) > 0 {
-		at, length := m.find(last)
-		if at > 0 {
-			if _, err := m.w.Write(m.pending[:at]); err != nil {
-				return err
-			}
-		}
+	var out []byte
+	rest := m.pending
+	next := make([]int, len(m.secrets)) // where each is found in rest, -1 when it is not
+	for i, s := range m.secrets {
+		next[i] = bytes.Index(rest, s)
+	}
+	for {
+		at, length := m.find(rest, next, last)
+		out = append(out, rest[:at]...)
 		if length > 0 {
-			if _, err := io.WriteString(m.w, maskedText); err != nil {
-				return err
-			}
+			out = append(out, maskedText...)
 		}
-		m.pending = append(m.pending[:0], m.pending[at+length:]...)
+		rest = rest[at+length:]
 		if length == 0 {
-			return nil
+			break
+		}
+		for i, s := range m.secrets {
+			if next[i] < 0 {
+				continue
+			}
+			if next[i] -= at + length; next[i] < 0 {
+				next[i] = bytes.Index(rest, s)
+			}
 		}
 	}
-	return nil
+	m.pending = append(m.pending[:0], rest...)
+	if len(out) == 0 {
+		return nil
+	}
+	_, err := m.w.Write(out)
+	return err
 }
 
-// find gives the place and length of the first secret, or length 0 and where
+// find gives the place and length of the first secret in rest, or length 0 and where
 // the part to hold back begins. A match that a longer secret may still extend
 // is held back too.
-func (m *masker) find(last bool) (at, length int) {
-	at = len(m.pending)
-	for _, s := range m.secrets {
-		if i := bytes.Index(m.pending, s); i >= 0 && (i < at || i == at && len(s) > length) {
-			at, length = i, len(s)
+func (m *masker) find(rest []byte, next []int, last bool) (at, length int) {
+	at = len(rest)
+	for i, s := range m.secrets {
+		if n := next[i]; n >= 0 && (n < at || n == at && len(s) > length) {
+			at, length = n, len(s)
 		}
 	}
 	if last {
 		return at, length
 	}
 	for _, s := range m.secrets {
-		for n := min(len(s)-1, len(m.pending)); n > 0; n-- {
-			start := len(m.pending) - n
-			if start > at {
-				continue
+		for start := max(0, len(rest)-len(s)+1); ; start++ {
+			i := bytes.IndexByte(rest[start:], s[0])
+			if i < 0 {
+				break
 			}
-			if start == at && length >= len(s) {
-				continue
+			if start += i; start > at || start == at && length >= len(s) {
+				break
 			}
-			if bytes.HasSuffix(m.pending, s[:n]) {
+			if bytes.HasPrefix(s, rest[start:]) {
 				at, length = start, 0
 				break
 			}
