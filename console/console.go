@@ -277,10 +277,12 @@ func (c *Console) Fail(err error) int {
 // not have been written.
 func (c *Console) final(err error) error {
 	switch {
-	case c.outErr == nil || errors.Is(err, c.outErr):
+	case c.outErr == nil:
 		return err
-	case err == nil || Status(err) == Cancelled:
+	case err == nil, !broken(err) && (errors.Is(err, c.outErr) || errors.Is(err, context.Canceled)):
 		return c.outErr // which has cancelled it
+	case errors.Is(err, c.outErr):
+		return err
 	}
 	return errors.Join(err, c.outErr)
 }

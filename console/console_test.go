@@ -126,6 +126,8 @@ func TestOutputFails(t *testing.T) {
 	}{
 		{"full", full, nil, Machine, "prog: cannot write standard output: no space left on device\n"},
 		{"full and cancelled", full, context.Canceled, Machine, "prog: cannot write standard output: no space left on device\n"},
+		{"full, cancelled and said", full, errors.Join(context.Canceled, &OutputError{full}), Machine,
+			"prog: cannot write standard output: no space left on device\n"},
 		{"closed", closed, nil, Cancelled, ""},
 		{"closed and cancelled", closed, context.Canceled, Cancelled, ""},
 		{"closed and stuck", closed, stuck, Machine, fmt.Sprintf("prog: %v; cannot write standard output: broken pipe\n", stuck)},

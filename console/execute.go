@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -95,6 +97,8 @@ func streams(cmd *cobra.Command, args []string) bool {
 // prepare gives root and its commands what they have in common.
 func prepare(root *cobra.Command) {
 	root.SilenceErrors, root.SilenceUsage = true, true
+	root.Version = Version(root.Name())
+	root.SetVersionTemplate("{{.Version}}\n")
 	root.SuggestionsMinimumDistance = 2
 	root.SetFlagErrorFunc(flagError)
 	root.SetHelpCommand(&cobra.Command{
@@ -124,6 +128,15 @@ func prepare(root *cobra.Command) {
 			cmd.Args = cobra.ArbitraryArgs
 		}
 	}
+}
+
+// Version is the version of program, on one line.
+func Version(program string) string {
+	version := "(devel)"
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		version = info.Main.Version
+	}
+	return fmt.Sprintf("%s %s %s %s/%s", program, version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }
 
 // chooseCommand is a command that is nothing without one of its commands.

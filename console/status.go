@@ -42,13 +42,17 @@ func is[E error](err error) bool {
 	return errors.As(err, &target)
 }
 
+// broken reports whether a command has left the machine in a state that
+// somebody must look at, whatever else has happened.
+func broken(err error) bool { return is[*sandbox.StuckError](err) || is[*engine.MountedError](err) }
+
 // Status is the exit status of a command that ended with err.
 func Status(err error) int {
 	var output *OutputError
 	switch {
 	case err == nil:
 		return OK
-	case is[*sandbox.StuckError](err), is[*engine.MountedError](err):
+	case broken(err):
 		return Machine
 	case errors.As(err, &output):
 		if output.Closed() {

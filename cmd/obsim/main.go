@@ -17,6 +17,7 @@ import (
 	"obuilder.org/obuilder/sim"
 	"obuilder.org/obuilder/source"
 	"obuilder.org/obuilder/spec"
+	"obuilder.org/obuilder/zfs"
 )
 
 func main() {
@@ -33,6 +34,9 @@ func command(c *console.Console) *cobra.Command {
 	root.AddCommand(runCommand(c))
 	return root
 }
+
+// imageRoot is something that base images can be below.
+var imageRoot = zfs.MustDataset("base-image")
 
 // brewPaths are where Homebrew is, by the architecture of a Mac.
 var brewPaths = map[string]string{"intel": "/usr/local", "apple": "/opt/homebrew"}
@@ -107,6 +111,9 @@ func rehearse(ctx context.Context, c *console.Console, files []string, src strin
 			break
 		}
 	}
+	if console.Status(err) == console.BadInput {
+		return errors.Join(err, m.Engine.Close())
+	}
 	if events != nil {
 		c.Printf("\n")
 	}
@@ -119,9 +126,13 @@ func printList(ctx context.Context, c *console.Console, m *sim.Sim) error {
 	return m.List(context.WithoutCancel(ctx), c.Out())
 }
 
-// baseImages names the base images of a spec and of its nested builds.
+// baseImages names the base images of a spec and of its nested builds, but for
+// those that no store can have.
 func baseImages(s *spec.Spec) []string {
-	images := []string{s.From}
+	var images []string
+	if _, err := imageRoot.Child(s.From); err == nil {
+		images = append(images, s.From)
+	}
 	for _, b := range s.Builds {
 		images = append(images, baseImages(b.Spec)...)
 	}

@@ -3,11 +3,8 @@ package main
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
-	"runtime/debug"
 	"slices"
 
 	"github.com/dustin/go-humanize/english"
@@ -160,16 +157,8 @@ func (a *app) versionCommand() *cobra.Command {
 		Args:              console.NoArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(*cobra.Command, []string) error {
-			a.console.Printf("%s\n", version())
+			a.console.Printf("%s\n", console.Version("obuilder"))
 			return nil
 		},
 	}
-}
-
-func version() string {
-	version := "(devel)"
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		version = info.Main.Version
-	}
-	return fmt.Sprintf("obuilder %s %s %s/%s", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }
