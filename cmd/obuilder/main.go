@@ -37,9 +37,7 @@ cancelled.`,
 		Example: `  obuilder build -f examples/hello.spec examples/hello
   obuilder list
   obuilder log 645c2ef2`,
-		Version: version(),
 	}
-	root.SetVersionTemplate("{{.Version}}\n")
 	root.AddCommand(a.buildCommand(), a.planCommand(), a.logCommand(), a.listCommand(), a.showCommand(), a.deleteCommand(),
 		a.cleanCommand(), a.healthcheckCommand(), a.dockerfileCommand(), a.fmtCommand(), a.versionCommand())
 	return root
