@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"obuilder.org/obuilder/engine"
+	"obuilder.org/obuilder/index"
 	"obuilder.org/obuilder/sandbox"
 	"obuilder.org/obuilder/zfs"
 )
@@ -153,6 +154,23 @@ func TestOutputFails(t *testing.T) {
 				t.Errorf("cancelled %d times", cancelled)
 			}
 		})
+	}
+}
+
+// What is full is said with what makes room, but for standard output, which
+// nothing of ours is on.
+func TestNoSpace(t *testing.T) {
+	const hint = "obuilder delete or obuilder clean make room"
+	for err, want := range map[error]string{
+		&zfs.Error{Kind: zfs.NoSpace}:        hint,
+		fmt.Errorf("x: %w", index.ErrFull):   hint,
+		fmt.Errorf("x: %w", syscall.ENOSPC):  hint,
+		error(&OutputError{syscall.ENOSPC}):  "",
+		fmt.Errorf("x: %w", syscall.ENOTDIR): "",
+	} {
+		if got := Hint(err); got != want {
+			t.Errorf("%v: %q, want %q", err, got, want)
+		}
 	}
 }
 

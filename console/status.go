@@ -6,6 +6,7 @@ import (
 	"syscall"
 
 	"obuilder.org/obuilder/engine"
+	"obuilder.org/obuilder/index"
 	"obuilder.org/obuilder/sandbox"
 	"obuilder.org/obuilder/source"
 	"obuilder.org/obuilder/spec"
@@ -102,7 +103,7 @@ func Hint(err error) string {
 	case errors.As(err, &command) && command.Kind == zfs.Permission:
 		return "obuilder must run as root to use zfs"
 	case errors.As(err, &command) && command.Kind == zfs.NoSpace,
-		errors.Is(err, syscall.ENOSPC) && !is[*OutputError](err):
+		errors.Is(err, index.ErrFull), errors.Is(err, syscall.ENOSPC) && !is[*OutputError](err):
 		return "obuilder delete or obuilder clean make room"
 	}
 	return ""
