@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -10,6 +11,8 @@ import (
 	"obuilder.org/obuilder/engine"
 	"obuilder.org/obuilder/index"
 	"obuilder.org/obuilder/sandbox"
+	"obuilder.org/obuilder/sandbox/scripted"
+	"obuilder.org/obuilder/zfs/fake"
 )
 
 func steps(n int, label string) string {
@@ -25,20 +28,24 @@ func steps(n int, label string) string {
 func silent(context.Context, sandbox.Config, io.Reader, io.Writer) error { return nil }
 
 // What the engine itself takes for a new step, zfs commands on a fake included.
+// Each job has a store of its own: BenchmarkResults is about those that grow.
 func BenchmarkNewStep(b *testing.B) {
-	w := newWorld(b, engine.ListSnapshots, "busybox")
-	w.script = silent
-	e := w.open()
 	const n = 100
-	i := 0
+	text := steps(n, "new")
+	b.ReportAllocs()
 	for b.Loop() {
 		b.StopTimer()
-		s := parse(b, steps(n, fmt.Sprint(i)))
-		i++
+		w := newWorld(b, engine.ListSnapshots, "busybox")
+		w.script = silent
+		e := w.open()
+		s := parse(b, text)
 		b.StartTimer()
 		if _, err := e.Build(b.Context(), engine.Job{Spec: s}); err != nil {
 			b.Fatal(err)
 		}
+		b.StopTimer()
+		w.must(e.Close())
+		b.StartTimer()
 	}
 	b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N*n), "us/step")
 }
@@ -53,6 +60,38 @@ func BenchmarkCached100(b *testing.B) {
 		if _, err := e.Build(b.Context(), engine.Job{Spec: parse(b, text)}); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// The same in a directory, as a second "obuilder build" does it: the store is
+// opened, a hundred results are found and their logs read, and it is closed.
+func BenchmarkCached100Dir(b *testing.B) {
+	dir := b.TempDir()
+	s := parse(b, steps(100, "x"))
+	build := func() {
+		m, err := fake.OpenDir(b.Context(), dir)
+		if err != nil {
+			b.Fatal(err)
+		}
+		sb, err := scripted.New(scripted.Options{Files: m.Files(), Script: silent})
+		if err != nil {
+			b.Fatal(err)
+		}
+		e, err := engine.Open(b.Context(), engine.Options{FS: m, Files: m.Files(), Root: root, Sandbox: sb,
+			OpenIndex: index.Open, Images: []string{"busybox"}})
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := e.Build(b.Context(), engine.Job{Spec: s}); err != nil {
+			b.Fatal(err)
+		}
+		if err := errors.Join(e.Close(), m.Close()); err != nil {
+			b.Fatal(err)
+		}
+	}
+	build()
+	for b.Loop() {
+		build()
 	}
 }
 

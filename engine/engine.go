@@ -436,9 +436,12 @@ func (e *Engine) noteComplete(rows []zfs.Row) {
 	}
 }
 
+// idLen is how long an id is.
+const idLen = 64
+
 // ValidID reports whether s has the form of an id: 64 lower-case hexadecimal digits.
 func ValidID(s string) bool {
-	if len(s) != 64 {
+	if len(s) != idLen {
 		return false
 	}
 	for i := 0; i < len(s); i++ {

@@ -41,7 +41,11 @@ func (e *Engine) mark(m marker, lineage ...string) (unmark func() error, err err
 	if err != nil {
 		return nil, fmt.Errorf("noting what is about to be made: %w", err)
 	}
-	_, err = file.Write([]byte(strings.Join(lineage, "\n")))
+	text := make([]byte, 0, len(lineage)*(idLen+1))
+	for _, id := range lineage {
+		text = append(append(text, id...), '\n')
+	}
+	_, err = file.Write(text)
 	if err == nil {
 		err = file.Sync()
 	}
@@ -78,7 +82,7 @@ func (e *Engine) markers() ([]marker, error) {
 }
 
 func (e *Engine) markerPath(m marker) string {
-	return fmt.Sprintf("%s/%s-%s", e.markerDir(), m.kind, m.name)
+	return e.markerDir() + "/" + string(m.kind) + "-" + m.name
 }
 
 // recover clears away what a killed process has left, by its markers. A
@@ -156,7 +160,7 @@ func (e *Engine) recoverStep(ctx context.Context, m marker) error {
 			return fmt.Errorf("%q is not an id", ancestor)
 		}
 	}
-	return e.addToIndex(ctx, append(lineage, id))
+	return e.addToIndex(ctx, lineage, id)
 }
 
 // recoverDelete ends the deletion of a result, unless it could not have begun.

@@ -309,39 +309,40 @@ func (e *Engine) commit(ctx context.Context, id string, lineage []string) error 
 		return err
 	}
 	e.setComplete(id, true)
-	if err := e.addToIndex(cctx, append(slices.Clip(lineage), id)); err != nil {
+	if err := e.addToIndex(cctx, lineage, id); err != nil {
 		return &storedError{err}
 	}
 	return nil
 }
 
-// addToIndex adds the last of lineage, and before it those of the others that
+// addToIndex adds id, and before it those of lineage, the results that it is built on, that
 // the index does not have: another implementation, or a crash, may have left
 // a result that is in the store only.
-func (e *Engine) addToIndex(ctx context.Context, lineage []string) error {
-	add := func(i int) error {
-		now := e.clock.Now()
-		r := index.Result{ID: lineage[i], Created: now, Used: now}
-		if i > 0 {
-			r.Parent = lineage[i-1]
-		}
-		return e.index.Add(ctx, r)
+func (e *Engine) addToIndex(ctx context.Context, lineage []string, id string) error {
+	parent := ""
+	if len(lineage) > 0 {
+		parent = lineage[len(lineage)-1]
 	}
-	last := len(lineage) - 1
-	err := add(last)
+	now := e.clock.Now()
+	add := func(id, parent string) error {
+		return e.index.Add(ctx, index.Result{ID: id, Parent: parent, Created: now, Used: now})
+	}
+	err := add(id, parent)
 	if !errors.Is(err, index.ErrNotFound) {
 		return err
 	}
-	for i := range last {
-		_, err := e.index.Get(ctx, lineage[i])
+	above := ""
+	for _, ancestor := range lineage {
+		_, err := e.index.Get(ctx, ancestor)
 		if errors.Is(err, index.ErrNotFound) {
-			err = add(i)
+			err = add(ancestor, above)
 		}
 		if err != nil {
 			return err
 		}
+		above = ancestor
 	}
-	return add(last)
+	return add(id, parent)
 }
 
 // A storedError is a failure after which the result is there all the same.

@@ -163,7 +163,12 @@ func (d Dataset) Child(component string) (Dataset, error) {
 	if strings.Contains(component, "/") {
 		return Dataset{}, &NameError{component, "a component has a '/'"}
 	}
-	return ParseDataset(d.name + "/" + component)
+	name := d.name + "/" + component
+	if d.IsZero() || component == "." || component == ".." || checkComponent(component) != "" ||
+		len(name) > MaxNameLen || strings.Count(name, "/") >= MaxDepth {
+		return ParseDataset(name) // says what is wrong
+	}
+	return Dataset{name}, nil
 }
 
 // MustChild is [Dataset.Child] for components written in the program.

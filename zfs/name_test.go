@@ -77,13 +77,16 @@ func TestParts(t *testing.T) {
 
 // What is built from valid parts reads back as the same value.
 func TestNamesReadBack(t *testing.T) {
-	component := rapid.StringMatching(`[A-Za-z0-9_.: -]{1,40}`)
+	component := rapid.OneOf(rapid.StringMatching(`[A-Za-z0-9_.: -]{1,40}`), rapid.StringMatching(`[a.@%]{0,3}`))
 	rapid.Check(t, func(t *rapid.T) {
 		d := zfs.MustDataset("tank")
-		for _, c := range rapid.SliceOfN(component, 0, 8).Draw(t, "components") {
+		for _, c := range rapid.SliceOfN(component, 0, 80).Draw(t, "components") {
 			child, err := d.Child(c)
+			if whole, wholeErr := zfs.ParseDataset(d.String() + "/" + c); whole != child || (err == nil) != (wholeErr == nil) {
+				t.Fatalf("%q has the child %q, %v; its name is %q, %v", d, child, err, whole, wholeErr)
+			}
 			if err != nil {
-				continue // "." or "..", or too long by now
+				continue // "." or "..", not allowed, or too long or too deep by now
 			}
 			if parent, ok := child.Parent(); !ok || parent != d || child.Base() != c || !d.Contains(child) || child.Contains(d) {
 				t.Fatalf("%q and its child %q", d, child)
@@ -95,7 +98,7 @@ func TestNamesReadBack(t *testing.T) {
 		}
 		s, err := d.Snapshot(component.Draw(t, "snapshot"))
 		if err != nil {
-			return // too long
+			return // not allowed, or too long
 		}
 		if again, err := zfs.ParseSnapshot(s.String()); err != nil || again != s {
 			t.Fatalf("%q: %q, %v", s, again, err)
