@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"sync/atomic"
@@ -60,7 +61,14 @@ type StartError struct {
 	Err  error
 }
 
-func (e *StartError) Error() string { return fmt.Sprintf("start %s: %v", e.Argv[0], e.Err) }
+func (e *StartError) Error() string {
+	err := e.Err
+	// fork/exec names the program as well.
+	if pathErr := (*fs.PathError)(nil); errors.As(err, &pathErr) && pathErr.Path == e.Argv[0] {
+		err = pathErr.Err
+	}
+	return fmt.Sprintf("start %s: %v", e.Argv[0], err)
+}
 
 // Unwrap gives the cause.
 func (e *StartError) Unwrap() error { return e.Err }

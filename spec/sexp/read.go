@@ -1,6 +1,7 @@
 package sexp
 
 import (
+	"bytes"
 	"slices"
 	"strings"
 )
@@ -29,9 +30,19 @@ func Parse(file string, src []byte) (Node, error) {
 	}
 }
 
+// byteOrderMarks are those of UTF-8 and UTF-16. No atom needs to begin with one,
+// and what follows that of UTF-16 could not be read anyway.
+var byteOrderMarks = []string{"\xef\xbb\xbf", "\xff\xfe", "\xfe\xff"}
+
 // ParseAll reads a source that holds any number of S-expressions. The file is
 // used only for positions. Errors are [*Error].
 func ParseAll(file string, src []byte) ([]Node, error) {
+	for _, mark := range byteOrderMarks {
+		if bytes.HasPrefix(src, []byte(mark)) {
+			return nil, &Error{Pos: Pos{File: file, Line: 1, Col: 1}, Msg: "the text begins with a byte order mark",
+				Hint: "save it as UTF-8 without one"}
+		}
+	}
 	items, err := ParseItems(file, src)
 	if err != nil {
 		return nil, err

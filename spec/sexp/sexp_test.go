@@ -103,6 +103,8 @@ func TestErrors(t *testing.T) {
 		{"(é b\n\"x\ny\" ))", `f:3:5: unexpected ")": no list is open here`},
 		{deep, fmt.Sprintf("f:1:%d: lists are nested too deep", sexp.MaxDepth+1)},
 		{strings.Repeat("(", 1<<20), fmt.Sprintf("f:1:%d: lists are nested too deep", sexp.MaxDepth+1)},
+		{"\xef\xbb\xbf(a)", "f:1:1: the text begins with a byte order mark"},
+		{"\xff\xfe(\x00a\x00)\x00", "f:1:1: the text begins with a byte order mark"},
 		{strings.Repeat("#;", 1<<20), fmt.Sprintf("f:1:%d: too many \"#;\" in a row", 2*sexp.MaxDepth+1)},
 	} {
 		_, err := sexp.Parse("f", []byte(tt.src))
