@@ -97,7 +97,8 @@ func (e *Engine) makeTarget(ctx context.Context, cfg sandbox.Config, name, targe
 
 // cacheDataset names the dataset of a cache as ocurrent/obuilder does. No
 // dataset can be made with a '%' in its name, so caches whose names need
-// escapes do not work there on ZFS; a ':' stands for it here, which is always escaped itself.
+// escapes do not work there on ZFS; a ':' stands for it here, which is always
+// escaped itself.
 func (e *Engine) cacheDataset(name string) (zfs.Dataset, error) {
 	ds, err := e.cache.Child(strings.ReplaceAll(spec.EscapeCache(name), "%", ":"))
 	if err != nil {
@@ -122,7 +123,8 @@ func (e *Engine) cacheOf(name string) *cache {
 	return c
 }
 
-// tmpDataset names a dataset of cache-tmp that this process has not used, and marks it.
+// tmpDataset names a dataset of cache-tmp that this process has not used, and
+// marks it.
 func (e *Engine) tmpDataset(main zfs.Dataset) (zfs.Dataset, func() error, error) {
 	e.mu.Lock()
 	n := e.nextTmp
@@ -136,7 +138,8 @@ func (e *Engine) tmpDataset(main zfs.Dataset) (zfs.Dataset, func() error, error)
 	return ds, unmark, err
 }
 
-// cacheGroups makes POOL/cache and POOL/cache-tmp, which a store without caches does not have.
+// cacheGroups makes POOL/cache and POOL/cache-tmp, which a store without caches
+// does not have.
 func (e *Engine) cacheGroups(ctx context.Context) error {
 	for _, ds := range []zfs.Dataset{e.cache, e.cacheTmp} {
 		e.mu.Lock()
@@ -209,8 +212,7 @@ func (e *Engine) createCache(ctx context.Context, cfg sandbox.Config, main zfs.D
 // that was killed may have been in the middle of a file.
 func keepCaches(err error) bool {
 	var exit *sandbox.ExitError
-	var stuck *sandbox.StuckError
-	return err == nil || errors.As(err, &exit) && exit.Signal == "" && !errors.As(err, &stuck)
+	return err == nil || errors.As(err, &exit) && exit.Signal == ""
 }
 
 // releaseCaches ends the use of caches, innermost target first.

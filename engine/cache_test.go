@@ -119,7 +119,8 @@ func TestTenthCache(t *testing.T) {
 		w.trap = crash
 		e, err := engine.Open(t.Context(), w.options())
 		if err == nil {
-			// One name for a use that is dropped, so that the tenth is that of a clone.
+			// One name for a use that is dropped, so that the tenth is that of
+			// a clone.
 			_, _ = w.build(e, `((from busybox) (run (cache (c (target /c))) (shell kill)))`)
 		}
 		for i := range 5 {

@@ -10,15 +10,18 @@
 // # The order of things
 //
 // A result is complete when POOL/result/ID@snap exists; it is taken last and
-// recursively. Before a dataset that is not yet complete is made, a marker
-// is written below POOL/state/running, and it is removed when the dataset is complete and in
-// the index, or gone: what a killed process leaves is found by its markers,
-// without a look at every dataset.
+// recursively, and is the first that goes when a result is deleted. Before a
+// dataset that is not yet complete is made, or a complete one is destroyed, a
+// marker is written below POOL/state/running, and it is removed when the
+// dataset is complete and in the index, or gone: what a killed process leaves
+// is found by its markers, without a look at every dataset.
 //
 // # Concurrency
 //
 // Builds may run concurrently. A step that several of them need is run once:
 // each sees its output from the start, and it is cancelled when the last of
-// them is. Commands of steps run one at a time, because the mount points are
-// there once.
+// them is. Only a copy, which reads files of the build that began it, is
+// cancelled with that build; the others then begin it again. Commands of steps
+// run one at a time, because the mount points are there once. What deletes
+// results waits until no build runs, and builds wait for it.
 package engine

@@ -231,7 +231,8 @@ func (e *Engine) load(ctx context.Context, o Options, groups map[string][]string
 	return nil
 }
 
-// Close waits for builds that were cancelled to be gone, and lets others use the store.
+// Close waits for builds that were cancelled to be gone, and lets others use
+// the store.
 func (e *Engine) Close() error {
 	e.flights.Wait()
 	return errors.Join(e.index.Close(), e.unlock())
@@ -439,7 +440,8 @@ func (e *Engine) noteComplete(rows []zfs.Row) {
 // idLen is how long an id is.
 const idLen = 64
 
-// ValidID reports whether s has the form of an id: 64 lower-case hexadecimal digits.
+// ValidID reports whether s has the form of an id: 64 lower-case hexadecimal
+// digits.
 func ValidID(s string) bool {
 	if len(s) != idLen {
 		return false
@@ -495,7 +497,8 @@ func (e *Engine) ask(ctx context.Context, id string) (bool, error) {
 	snap := e.dataset(id).MustSnapshot(Snap)
 	err := e.fs.Mount(ctx, snap)
 	if zfs.IsKind(err, zfs.NotMounted) {
-		// After a reboot the head may not be mounted, and then its snapshot cannot be.
+		// After a reboot the head may not be mounted, and then its snapshot
+		// cannot be.
 		if err = e.fs.Mount(ctx, e.dataset(id)); err == nil || zfs.IsKind(err, zfs.Mounted) {
 			err = e.fs.Mount(ctx, snap)
 		}

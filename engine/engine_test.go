@@ -491,7 +491,8 @@ func TestBaseEnvironment(t *testing.T) {
 	w.must(e.Close())
 }
 
-// Results are listed, shown, found by the beginning of an id and deleted with all that was built on them.
+// Results are listed, shown, found by the beginning of an id and deleted with
+// all that was built on them.
 func TestResults(t *testing.T) {
 	w := newWorld(t, engine.ListSnapshots, "busybox")
 	empty := func() []string {

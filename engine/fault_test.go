@@ -51,7 +51,8 @@ func failing(_ context.Context, cfg sandbox.Config, _ io.Reader, out io.Writer) 
 	return errUnscripted
 }
 
-// leftovers are datasets that only a step on its way may have, and mounts at the places of a step.
+// leftovers are datasets that only a step on its way may have, and mounts at
+// the places of a step.
 func (w *world) leftovers() []string {
 	w.t.Helper()
 	all := w.datasets()
@@ -115,11 +116,12 @@ func (w *world) build(e *engine.Engine, text string) (string, error) {
 	return e.Build(context.Background(), engine.Job{Spec: parse(w.t, text)})
 }
 
-// explore interrupts a process that opens the store, builds a job if builds says so, and closes
-// the store, at the first operation of a layer, at the second, and so on until
-// there are no more, each time in a store that prepare has made. Whatever was
-// interrupted, the next process clears up, finds all that was stored, and
-// finishes the job to the state and the id that it has when nothing happens.
+// explore interrupts a process that opens the store, builds a job if builds
+// says so, and closes the store, at the first operation of a layer, at the
+// second, and so on until there are no more, each time in a store that prepare
+// has made. Whatever was interrupted, the next process clears up, finds all
+// that was stored, and finishes the job to the state and the id that it has
+// when nothing happens.
 func explore(t *testing.T, prepare func() *world, builds bool, text string, on layer, act action) {
 	w := prepare()
 	e := w.open()
@@ -212,7 +214,8 @@ func freshWorld(t *testing.T, mode engine.SnapshotMode) *world {
 
 var modes = []engine.SnapshotMode{engine.ListSnapshots, engine.MountSnapshots}
 
-// Nothing that fails once, and no end of the process, loses anything or leaves anything.
+// Nothing that fails once, and no end of the process, loses anything or leaves
+// anything.
 func TestInterrupted(t *testing.T) {
 	for _, mode := range modes {
 		for job, text := range jobs {

@@ -43,7 +43,8 @@ func start(ctx context.Context, e *engine.Engine, job engine.Job) <-chan error {
 	return ended
 }
 
-// sourceTree is a tree of files that can be closed, as that of a build which is over is.
+// sourceTree is a tree of files that can be closed, as that of a build which is
+// over is.
 type sourceTree struct {
 	source.Tree
 	mu     sync.Mutex
@@ -181,7 +182,8 @@ func (f interceptor) Intercept(ctx context.Context, argv []string, run func() er
 	return f(ctx, argv, run)
 }
 
-// A reader that does not read for longer than a failed step can wait is told that the log was cut.
+// A reader that does not read for longer than a failed step can wait is told
+// that the log was cut.
 func TestLogCut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, engine.ListSnapshots, "busybox")

@@ -88,9 +88,9 @@ func (m *masker) pass(last bool) error {
 	return err
 }
 
-// find gives the place and length of the first secret in rest, or length 0 and where
-// the part to hold back begins. A match that a longer secret may still extend
-// is held back too.
+// find gives the place and length of the first secret in rest, or length 0 and
+// where the part to hold back begins. A match that a longer secret may still
+// extend is held back too.
 func (m *masker) find(rest []byte, next []int, last bool) (at, length int) {
 	at = len(rest)
 	for i, s := range m.secrets {

@@ -16,8 +16,8 @@ type PlannedStep struct {
 	ID      string   // of the result
 	Base    string   // of the result that it is built on; "" for a base
 	Cached  bool     // the result is there
-	// Unknown says why Input and ID are not known before it is built: it copies from
-	// a nested build that is not built yet, or is built on such a step.
+	// Unknown says why Input and ID are not known before it is built: it copies
+	// from a nested build that is not built yet, or is built on such a step.
 	Unknown string
 }
 

@@ -159,7 +159,8 @@ func (e *Engine) Log(ctx context.Context, id string, w io.Writer) error {
 	return errors.Join(err, writeErr)
 }
 
-// Ancestors lists the ids that a result was built on, the base first, and itself last.
+// Ancestors lists the ids that a result was built on, the base first, and
+// itself last.
 func (e *Engine) Ancestors(ctx context.Context, id string) ([]string, error) {
 	if err := e.mustHave(ctx, id); err != nil {
 		return nil, err
@@ -263,8 +264,8 @@ func (e *Engine) destroyResult(ctx context.Context, id string) error {
 	return err
 }
 
-// Clean destroys every result, those without descendants first; base images and caches stay. It
-// waits for running builds to end.
+// Clean destroys every result, those without descendants first; base images and
+// caches stay. It waits for running builds to end.
 func (e *Engine) Clean(ctx context.Context, deleted func(id string)) error {
 	release, err := e.use.own(ctx)
 	if err != nil {
@@ -282,8 +283,8 @@ func (e *Engine) Clean(ctx context.Context, deleted func(id string)) error {
 			}
 		}
 	}
-	// What is left is not in the index, and the index does not say on what it was built: it
-	// goes in as many rounds as it has generations.
+	// What is left is not in the index, and the index does not say on what it
+	// was built: it goes in as many rounds as it has generations.
 	for {
 		results, err := e.Results(ctx)
 		if err != nil || len(results) == 0 {

@@ -188,7 +188,8 @@ func TestOneAtATime(t *testing.T) {
 	w.must(e.Close())
 }
 
-// A reader that is slower than the step still gets the whole log, and memory does not grow with it.
+// A reader that is slower than the step still gets the whole log, and memory
+// does not grow with it.
 func TestSlowReader(t *testing.T) {
 	w := newWorld(t, engine.ListSnapshots, "busybox")
 	const lines = 20_000

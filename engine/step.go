@@ -219,14 +219,15 @@ func (e *Engine) runCommand(ctx context.Context, log *stepLog, c command) error 
 	}
 	r.CloseWithError(errCommandEnded)
 	sendErr := <-sent
-	if errors.Is(sendErr, errCommandEnded) || errors.Is(sendErr, context.Canceled) && context.Cause(ctx) == errCommandEnded {
+	ended := errors.Is(sendErr, errCommandEnded) ||
+		errors.Is(sendErr, context.Canceled) && errors.Is(context.Cause(ctx), errCommandEnded)
+	switch {
+	case ended && err != nil:
+		sendErr = nil // it had a reason of its own to end
+	case ended:
 		sendErr = errCommandEnded
-		if err != nil {
-			sendErr = nil
-		}
-	} else if sendErr != nil {
-		// What was wrong with the input is why the command failed.
-		err = nil
+	case sendErr != nil && (errors.As(err, new(*sandbox.ExitError)) || errors.Is(err, sendErr)):
+		err = nil // what was wrong with the input is why the command failed
 	}
 	return errors.Join(sendErr, err, output.Flush())
 }
@@ -315,9 +316,9 @@ func (e *Engine) commit(ctx context.Context, id string, lineage []string) error 
 	return nil
 }
 
-// addToIndex adds id, and before it those of lineage, the results that it is built on, that
-// the index does not have: another implementation, or a crash, may have left
-// a result that is in the store only.
+// addToIndex adds id, and before it those of lineage, the results that it is
+// built on, that the index does not have: another implementation, or a crash,
+// may have left a result that is in the store only.
 func (e *Engine) addToIndex(ctx context.Context, lineage []string, id string) error {
 	parent := ""
 	if len(lineage) > 0 {

@@ -14,7 +14,8 @@ type useLock struct {
 	changed chan struct{} // closed at the next release; nil when nobody waits
 }
 
-// share waits until nobody owns the lock, and uses it until the function that it returns is called.
+// share waits until nobody owns the lock, and uses it until the function that
+// it returns is called.
 func (l *useLock) share(ctx context.Context) (release func(), err error) {
 	return l.acquire(ctx, func() bool {
 		if l.owned {
