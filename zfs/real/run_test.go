@@ -216,9 +216,10 @@ func isKilled(t *testing.T, pidFile string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for end := time.Now().Add(10 * time.Second); alive(pid); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(time.Minute); alive(pid); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("the child %d is alive", pid)
+			stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+			t.Fatalf("the child %d is alive: %s%v", pid, stat, err)
 		}
 	}
 }
