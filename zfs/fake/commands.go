@@ -736,6 +736,9 @@ func (m *Machine) rollback(to zfs.Snapshot, recursive bool) *failure {
 	d := s.ds
 	i := slices.Index(d.snaps, s)
 	later := d.snaps[i+1:]
+	if len(later) > 0 {
+		m.readAll()
+	}
 	var list, clones []string
 	for _, t := range later {
 		list = append(list, t.fullName())

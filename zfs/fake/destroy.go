@@ -22,6 +22,9 @@ func (m *Machine) Destroy(ctx context.Context, target zfs.Name, mode zfs.Destroy
 
 func (m *Machine) destroy(target zfs.Name, mode zfs.DestroyMode) *failure {
 	mode.Recursive = mode.Recursive || mode.Dependents
+	if m.asksForClones(target) {
+		m.readAll()
+	}
 	if s, ok := target.(zfs.Snapshot); ok {
 		return m.destroySnaps(s, mode)
 	}
@@ -45,6 +48,22 @@ func (m *Machine) destroy(target zfs.Name, mode zfs.DestroyMode) *failure {
 		}
 	}
 	return m.destroyList(destroyOrder(d, nil, make(map[*dataset]bool)), mode.Force)
+}
+
+// asksForClones reports whether destroying target depends on what has been
+// cloned from it.
+func (m *Machine) asksForClones(target zfs.Name) bool {
+	ds, ok := target.(zfs.Dataset)
+	if !ok {
+		return true
+	}
+	d := m.lookup(ds.String())
+	if m.dir == nil || d == nil {
+		return false
+	}
+	return slices.ContainsFunc(d.subtree(nil), func(x *dataset) bool {
+		return len(x.snaps) > 0 || x.origin != nil && x.origin.deferred
+	})
 }
 
 // destroyList destroys all of list as far as it can, as destroy -r does.
@@ -93,12 +112,13 @@ func checkDependents(d *dataset, recursive bool) *failure {
 			list = append(list, name())
 		}
 	}
-	seen := make(map[*dataset]bool)
+	var stack []*dataset // as zfs does, which gives twice what is reached in two ways
 	visit = func(x *dataset) {
-		if seen[x] {
+		if slices.Contains(stack, x) {
 			return
 		}
-		seen[x] = true
+		stack = append(stack, x)
+		defer func() { stack = stack[:len(stack)-1] }()
 		for _, c := range x.sorted() {
 			visit(c)
 			show(c, c.fullName)
@@ -124,7 +144,12 @@ func checkDependents(d *dataset, recursive bool) *failure {
 // dependents calls f for what depends on a snapshot, in the order in which it can be destroyed.
 func (m *Machine) dependents(s *snapshot, f func(name string, snap bool)) {
 	var visit func(*dataset)
+	seen := make(map[*dataset]bool) // a dataset can depend on itself, by way of a child
 	visit = func(x *dataset) {
+		if seen[x] {
+			return
+		}
+		seen[x] = true
 		for _, c := range x.sorted() {
 			visit(c)
 		}
@@ -144,12 +169,22 @@ func (m *Machine) dependents(s *snapshot, f func(name string, snap bool)) {
 // destroyOne destroys d with its snapshots. Of the top of a pool only the
 // snapshots go.
 func (m *Machine) destroyOne(d *dataset, force bool) *failure {
-	for len(d.snaps) > 0 {
-		s := d.snaps[len(d.snaps)-1]
-		if f := s.inUse(); f != nil {
-			return f
+	var inUse *failure // one of them keeps all of them
+	for _, s := range slices.Backward(d.snaps) {
+		f := s.inUse()
+		switch {
+		case f == nil:
+		case inUse == nil:
+			inUse = f
+		default:
+			inUse.Stderr += "\n" + f.Stderr
 		}
-		m.dropSnap(s)
+	}
+	if inUse != nil {
+		return inUse
+	}
+	for len(d.snaps) > 0 {
+		m.dropSnap(d.snaps[len(d.snaps)-1])
 	}
 	if d.parent == nil {
 		return nil
@@ -172,7 +207,7 @@ func (m *Machine) destroyOne(d *dataset, force bool) *failure {
 
 func (s *snapshot) inUse() *failure {
 	switch {
-	case s.open > 0:
+	case s.open > 0 || s.holds() > 0:
 		return failf(zfs.Busy, "cannot destroy snapshot %s: dataset is busy", s.fullName())
 	case s.firstClone != nil:
 		return failf(zfs.HasClones, "cannot destroy snapshot %s: snapshot is cloned", s.fullName())
@@ -189,7 +224,7 @@ func (m *Machine) dropDataset(d *dataset) {
 	d.parent.children.remove(d.name)
 	m.store.destroyed(d)
 	d.tree = nil
-	if origin != nil && origin.deferred && origin.firstClone == nil {
+	if origin != nil && origin.deferred && origin.firstClone == nil && origin.holds() == 0 {
 		m.dropSnap(origin)
 	}
 }
@@ -258,7 +293,7 @@ func (m *Machine) destroySnaps(target zfs.Snapshot, mode zfs.DestroyMode) *failu
 	for _, s := range list {
 		switch {
 		case s.ds.snapIndex(s.name) < 0: // it was deferred, and has gone with its last clone
-		case s.firstClone != nil && mode.Defer:
+		case (s.firstClone != nil || s.holds() > 0) && mode.Defer:
 			s.deferred = true
 			m.store.moved(s)
 		default:

@@ -45,7 +45,10 @@ type directory struct {
 
 	journal    *journal
 	generation uint64
-	stateSize  int64 // of the journal at which a new state is written
+	stateSize  int64
+	loader     *loader // while there is something that it has not read
+	parkFrom   int     // how many children are many
+	journalMax int64   // how long a journal gets at least: it is read whole when the directory is opened
 	serials    uint32
 	nextData   uint64
 
@@ -53,6 +56,7 @@ type directory struct {
 	datasets  []*dataset
 	snapshots []*snapshot
 	records   []byte
+	links     []*dataset     // to be put in their places
 	actions   []func() error // to follow the frame
 	payload   []byte
 
@@ -114,7 +118,7 @@ func OpenDir(ctx context.Context, path string, opts ...Option) (*Machine, error)
 	if err != nil {
 		return nil, fmt.Errorf("store %s: %w", path, err)
 	}
-	d := &directory{m: m, path: path, release: release}
+	d := &directory{m: m, path: path, release: release, parkFrom: c.parkFrom, journalMax: c.journalMax}
 	m.store, m.dir = d, d
 	if err := d.open(c); err != nil {
 		if d.journal != nil {
@@ -212,20 +216,26 @@ func (d *directory) open(c *config) error {
 	if err != nil {
 		return err
 	}
-	l := &loader{m: d.m}
-	for _, payload := range payloads {
-		if err := l.frame(payload); err != nil {
+	l := &loader{m: d.m, dataDirs: make(map[uint64]*dataDir)}
+	for i, payload := range payloads {
+		if err := l.frame(payload, i == 0 && generation > 0); err != nil {
 			return err
 		}
 	}
 	if err := l.link(); err != nil {
 		return err
 	}
+	if l.random != "" && d.m.rand.UnmarshalBinary([]byte(l.random)) != nil {
+		return errDamaged
+	}
+	if len(l.groups) > 0 {
+		d.loader = l
+	}
 	d.generation, d.serials, d.nextData = generation, l.serials, l.nextData
 	if d.journal, err = openJournal(journalPath(d.path, generation), end); err != nil {
 		return notWritable(err)
 	}
-	if len(payloads) > 0 {
+	if generation > 0 {
 		d.stateSize = int64(len(payloads[0]))
 	}
 	if err := d.redo(l); err != nil {
@@ -262,13 +272,20 @@ func (d *directory) redo(l *loader) error {
 			if err := d.settle(i.d.data); err != nil {
 				return err
 			}
-			if i.d.mnt != nil {
-				if err := d.place(i.d); err != nil {
-					return err
-				}
-			}
 		case i.s != nil:
 			if err := d.settle(i.s.data); err != nil {
+				return err
+			}
+		}
+	}
+	for _, r := range l.replaced {
+		if err := d.replace(r[0], r[1]); err != nil {
+			return err
+		}
+	}
+	for _, serial := range l.links {
+		if x := l.items[serial].d; x != nil && x.mnt != nil {
+			if err := d.place(x); err != nil {
 				return err
 			}
 		}
@@ -360,6 +377,12 @@ func (d *directory) touchSnap(s *snapshot) {
 	}
 }
 
+// thenPlace has the link of x put in its place after the frame.
+func (d *directory) thenPlace(x *dataset) {
+	d.links = append(d.links, x)
+	d.then(func() error { return d.place(x) })
+}
+
 func (d *directory) then(f func() error) { d.actions = append(d.actions, f) }
 
 // flush writes a frame and does what is to follow it.
@@ -384,6 +407,9 @@ func (d *directory) flush() error {
 	}
 	b := d.m.encodeMachine(d.payload[:0], d.serials, d.nextData)
 	b = append(b, d.records...)
+	for _, x := range d.links {
+		b = binary.AppendUvarint(append(b, recLink), uint64(x.serial))
+	}
 	for _, x := range d.datasets {
 		x.dirty = false
 		if x.gone {
@@ -402,7 +428,8 @@ func (d *directory) flush() error {
 	}
 	d.payload = b
 	actions := d.actions
-	d.datasets, d.snapshots, d.records, d.actions = d.datasets[:0], d.snapshots[:0], d.records[:0], nil
+	d.datasets, d.snapshots, d.records = d.datasets[:0], d.snapshots[:0], d.records[:0]
+	d.links, d.actions = d.links[:0], nil
 	if err := d.journal.append(b); err != nil {
 		// The directory is as before the command, memory is not.
 		d.failed = fmt.Errorf("cannot write to the store, open it again: %w", err)
@@ -428,7 +455,7 @@ func (d *directory) commit() *failure {
 	if err != nil {
 		return d.failure(err, "store %s", d.path)
 	}
-	if d.journal.end > max(1<<20, d.stateSize) {
+	if d.journal.end > max(d.journalMax, d.stateSize/4) {
 		d.compact()
 	}
 	return nil
@@ -437,15 +464,19 @@ func (d *directory) commit() *failure {
 // compact writes a new state, so that the journal begins anew. When it cannot,
 // the journal just goes on.
 func (d *directory) compact() {
+	d.m.readAll()
+	if d.failed != nil {
+		return
+	}
 	next, err := openJournal(journalPath(d.path, d.generation+1), 0)
 	if err != nil {
-		d.stateSize = 2 * d.journal.end
+		d.stateSize = 8 * d.journal.end
 		return
 	}
 	payload, serials, restore := d.m.encodeAll(d.payload[:0], d.nextData)
 	if err := writeState(d.path, d.generation+1, payload); err != nil {
 		restore()
-		d.stateSize = 2 * d.journal.end
+		d.stateSize = 8 * d.journal.end
 		_ = next.file.Close()
 		return
 	}
@@ -536,13 +567,13 @@ func (d *directory) newData(from *dataDir, mnt *mount) (*dataDir, error) {
 
 // hiddenIn gives what is hidden by mounts on directories of mnt, by path.
 func (d *directory) hiddenIn(mnt *mount) map[string]string {
-	if mnt == nil || mnt.open == 0 {
+	if mnt == nil || mnt.nested == 0 {
 		return nil
 	}
 	hidden := make(map[string]string)
 	d.eachMounted(func(x *dataset) bool {
 		if x.mnt.on == mnt && x.mnt.below == nil {
-			hidden[d.linkPath(x.mnt)] = d.join(hiddenName(x))
+			hidden[d.keptAt(x.mnt)] = d.join(hiddenName(x))
 		}
 		return true
 	})
@@ -601,32 +632,85 @@ func (d *directory) snapped(s *snapshot) {
 
 func (d *directory) rolledBack(s *snapshot) *failure {
 	x := s.ds
-	old, data := x.data, s.data
 	if x.mnt == nil {
-		data.share()
-	} else {
-		var err error
-		if data, err = d.newData(s.data, nil); err != nil {
-			return d.failure(err, "cannot rollback '%s'", x.fullName())
-		}
-		d.then(func() error { return d.place(x) })
-		if x.mnt.open > 0 { // what is mounted in it moves to the new data
-			d.eachMounted(func(y *dataset) bool {
-				if y.mnt.on != x.mnt || y.mnt.below != nil {
-					return true
-				}
-				for mnt := y.mnt; mnt != nil; mnt = mnt.above {
-					d.touch(mnt.vol.ds)
-					d.then(func() error { return d.place(mnt.vol.ds) })
-				}
-				return true
-			})
+		old := x.data
+		x.data = s.data
+		x.data.share()
+		d.drop(old)
+		d.touch(x)
+		return nil
+	}
+	// The directory that is mounted gets other contents, with the links of what
+	// is mounted in it.
+	data, err := d.newData(s.data, nil)
+	if err == nil {
+		if err = d.copyLinks(x, d.tmpPath(data.id)); err != nil {
+			err = errors.Join(err, removeTree(d.tmpPath(data.id)))
 		}
 	}
-	x.data = data
-	d.drop(old)
+	if err != nil {
+		return d.failure(err, "cannot rollback '%s'", x.fullName())
+	}
+	id, by := x.data.id, data.id
+	d.records = append(d.records, recReplace)
+	d.records = binary.AppendUvarint(binary.AppendUvarint(d.records, id), by)
+	d.then(func() error { return d.replace(id, by) })
 	d.touch(x)
 	return nil
+}
+
+// replace puts what was made in tmp in the place of a data directory. It may
+// have been begun before.
+func (d *directory) replace(id, by uint64) error {
+	if _, err := os.Lstat(d.tmpPath(by)); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	trash := d.join("trash", strconv.FormatUint(id, 16)+"-"+strconv.FormatUint(by, 16))
+	if err := os.Rename(d.dataPath(id), trash); err == nil {
+		d.trash = append(d.trash, trash)
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return os.Rename(d.tmpPath(by), d.dataPath(id))
+}
+
+// copyLinks puts the links of the mounts in x into other data for it, in place
+// of what is there.
+func (d *directory) copyLinks(x *dataset, data string) (err error) {
+	if x.mnt.nested == 0 {
+		return nil
+	}
+	d.eachMounted(func(y *dataset) bool {
+		if y.mnt.on != x.mnt || y.mnt.below != nil || d.keptAt(y.mnt) != d.linkPath(y.mnt) {
+			return true // others are hidden by one of these
+		}
+		var target string
+		if target, err = os.Readlink(d.linkPath(y.mnt)); err == nil {
+			err = forceLink(target, data, y.mnt.rel)
+		}
+		return err == nil
+	})
+	return err
+}
+
+// forceLink makes a link to target, called rel below dir, whatever is in its way.
+func forceLink(target, dir, rel string) error {
+	parts := strings.Split(rel, string(filepath.Separator))
+	for _, part := range parts[:len(parts)-1] {
+		dir = filepath.Join(dir, part)
+		info, err := os.Lstat(dir)
+		if err == nil && !info.IsDir() {
+			err = errors.Join(os.Remove(dir), fs.ErrNotExist)
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			err = os.Mkdir(dir, 0o755)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	link := filepath.Join(dir, parts[len(parts)-1])
+	return errors.Join(removeTree(link), os.Symlink(target, link))
 }
 
 func (d *directory) destroyed(x *dataset) {
@@ -709,6 +793,25 @@ func (d *directory) linkPath(mnt *mount) string {
 	return d.join(d.linkName(mnt))
 }
 
+// keptAt is where the link of a mount is now. When another mount hides it, it
+// is among what that hides.
+func (d *directory) keptAt(mnt *mount) string {
+	link := d.linkPath(mnt)
+	if dir, err := filepath.EvalSymlinks(filepath.Dir(link)); err != nil || dir == filepath.Dir(link) {
+		return link
+	}
+	longest := -1
+	d.eachMounted(func(y *dataset) bool {
+		rest, inside := strings.CutPrefix(mnt.rel, y.mnt.rel+string(filepath.Separator))
+		if y.mnt.on == mnt.on && y.mnt.below == nil && inside && len(y.mnt.rel) > longest {
+			longest = len(y.mnt.rel)
+			link = d.join(hiddenName(y), rest)
+		}
+		return true
+	})
+	return link
+}
+
 func (d *directory) linkName(mnt *mount) string {
 	if mnt.on == d.m.root {
 		return filepath.Join("mnt", mnt.rel)
@@ -716,25 +819,21 @@ func (d *directory) linkName(mnt *mount) string {
 	return filepath.Join("data", strconv.FormatUint(mnt.on.vol.ds.data.number(), 16), mnt.rel)
 }
 
-// place puts the link of a mounted dataset in its place: under that of a mount
-// above it, if there is one. It may have been begun before.
+// place puts the link of a dataset that has just been mounted in its place. It
+// may have been begun before.
 func (d *directory) place(x *dataset) error {
 	if err := d.settle(x.data); err != nil {
 		return err
 	}
-	spot, hidden := d.linkPath(x.mnt), d.join(hiddenName(x))
-	link := spot
-	if x.mnt.above != nil {
-		link = d.join(hiddenName(x.mnt.above.vol.ds))
-	}
-	target, err := filepath.Rel(filepath.Dir(spot), d.dataPath(x.data.id))
+	link, hidden := d.linkPath(x.mnt), d.join(hiddenName(x))
+	target, err := filepath.Rel(filepath.Dir(link), d.dataPath(x.data.id))
 	if err != nil {
 		return err
 	}
 	if now, err := os.Readlink(link); err == nil && now == target {
 		return nil
 	}
-	if err := d.hide(x, spot, hidden); err != nil {
+	if err := hide(link, hidden); err != nil {
 		return err
 	}
 	tmp := d.join("tmp", "link")
@@ -742,35 +841,21 @@ func (d *directory) place(x *dataset) error {
 		return err
 	}
 	if err := os.Symlink(target, tmp); err != nil {
-		return errors.Join(err, os.Rename(hidden, spot))
+		return errors.Join(err, os.Rename(hidden, link))
 	}
 	return os.Rename(tmp, link)
 }
 
 // hide moves what is in the way of the link of x to where it is kept.
-func (d *directory) hide(x *dataset, spot, hidden string) error {
-	_, err := os.Lstat(hidden)
-	if err == nil {
-		info, err := os.Lstat(spot)
-		if err != nil || !info.IsDir() {
-			return nil
-		}
-		// A rollback has brought another directory there.
-		trash := d.join("trash", filepath.Base(hidden)+".hidden")
-		if err := os.Rename(hidden, trash); err != nil {
-			return err
-		}
-		d.trash = append(d.trash, trash)
-	} else if !errors.Is(err, fs.ErrNotExist) {
+func hide(spot, hidden string) error {
+	if _, err := os.Lstat(hidden); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := os.Rename(spot, hidden); !errors.Is(err, fs.ErrNotExist) {
-		return err
+	err := os.Rename(spot, hidden)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = os.Mkdir(hidden, 0o755)
 	}
-	if err := os.MkdirAll(filepath.Dir(spot), 0o755); err != nil {
-		return err
-	}
-	return os.Mkdir(hidden, 0o755)
+	return err
 }
 
 // unplace takes the link of a mount away and puts back what it hides. It may
@@ -818,12 +903,12 @@ func (d *directory) attach(x *dataset, at string) (zfs.Kind, string) {
 	x.data.known = false
 	d.m.moved++
 	x.mnt = &mount{vol: &x.volume, on: where.on, rel: where.rel, below: where.below, path: at, order: d.m.moved}
-	x.mnt.on.open++
+	x.mnt.on.nested++
 	if x.mnt.below != nil {
 		x.mnt.below.above = x.mnt
 	}
 	d.touch(x)
-	d.then(func() error { return d.place(x) })
+	d.thenPlace(x)
 	if err := d.flush(); err != nil {
 		d.unhook(x.mnt)
 		d.touch(x)
@@ -840,7 +925,7 @@ func (d *directory) attach(x *dataset, at string) (zfs.Kind, string) {
 func (d *directory) unhook(mnt *mount) {
 	mnt.vol.ds.mnt = nil
 	mnt.gone = true
-	mnt.on.open--
+	mnt.on.nested--
 	if mnt.below != nil {
 		mnt.below.above = nil
 	}
@@ -859,7 +944,7 @@ func (d *directory) detach(x *dataset) *failure {
 		fallthrough
 	case err != nil:
 		return failf(zfs.Busy, "cannot unmount '%s': no such pool or dataset", at)
-	case s.below.open > 0:
+	case s.below.open > 0 || s.below.nested > 0:
 		return failf(zfs.Busy, "cannot unmount '%s': pool or dataset is busy", at)
 	}
 	mnt := s.below

@@ -38,9 +38,9 @@ func openDir(t testing.TB, path string, opts ...Option) *Machine {
 // reopen ends the use of m and begins it again.
 func reopen(t testing.TB, m *Machine) *Machine {
 	t.Helper()
-	path := m.dir.path
+	path, like := m.dir.path, func(c *config) { c.parkFrom, c.journalMax = m.dir.parkFrom, m.dir.journalMax }
 	must(t, m.Close())
-	return openDir(t, path)
+	return openDir(t, path, like)
 }
 
 // describe gives all that can be seen of the datasets of m.

@@ -2,9 +2,7 @@ package fake
 
 import (
 	"encoding/binary"
-	"errors"
-	"fmt"
-	"slices"
+	"path/filepath"
 	"strings"
 )
 
@@ -18,8 +16,11 @@ const (
 	recDataset  = 'D' // see encodeDataset
 	recSnapshot = 'S' // see encodeSnapshot
 	recGone     = 'G' // serial
+	recLink     = 'L' // the link of a mount is put in its place: serial
 	recUnlink   = 'U' // a mount is taken away: where its link is, what it hides
+	recReplace  = 'R' // a data directory gets other contents: its number, that of them in tmp
 	recTrash    = 'T' // a data directory is removed: its number
+	recKids     = 'K' // many children, which are read when they are asked for; see encodeKids
 )
 
 // saved is what a machine in a directory keeps of each dataset and snapshot.
@@ -36,7 +37,7 @@ func appendString(b []byte, s string) []byte {
 // Flags of a mount.
 const (
 	mounted   = 1 << iota
-	pathIsSet // the path is not what the mount point says; it follows
+	pathIsSet // the path is not where the link is; it follows
 	relIsSet  // the link is not called as the dataset; its name follows
 )
 
@@ -56,7 +57,7 @@ func (m *Machine) encodeDataset(b []byte, d *dataset) []byte {
 	b = binary.LittleEndian.AppendUint64(b, d.guid)
 	b = binary.AppendUvarint(b, d.createtxg)
 	b = binary.AppendVarint(b, d.created)
-	b = binary.AppendUvarint(b, d.data.number())
+	b = d.data.encode(b)
 	b = binary.AppendUvarint(b, uint64(len(d.props)))
 	for _, p := range d.props {
 		b = appendString(b, m.names.name(p.id))
@@ -66,7 +67,7 @@ func (m *Machine) encodeDataset(b []byte, d *dataset) []byte {
 		return append(b, 0)
 	}
 	flags := byte(mounted)
-	if at, _ := d.mountpoint(); at != d.mnt.path {
+	if d.mnt.path != pathBelow(d.mnt.on.path, d.mnt.rel) {
 		flags |= pathIsSet
 	}
 	if d.mnt.rel != d.name {
@@ -76,6 +77,7 @@ func (m *Machine) encodeDataset(b []byte, d *dataset) []byte {
 	b = binary.AppendUvarint(b, d.mnt.order)
 	b = binary.AppendUvarint(b, uint64(d.mnt.on.serial()))
 	b = binary.AppendUvarint(b, uint64(d.mnt.below.serial()))
+	b = binary.AppendUvarint(b, uint64(d.mnt.nested))
 	if flags&pathIsSet != 0 {
 		b = appendString(b, d.mnt.path)
 	}
@@ -83,6 +85,19 @@ func (m *Machine) encodeDataset(b []byte, d *dataset) []byte {
 		b = appendString(b, d.mnt.rel)
 	}
 	return b
+}
+
+// pathBelow is the path of a link called rel in what is mounted at on.
+func pathBelow(on, rel string) string {
+	return strings.TrimSuffix(on, "/") + "/" + filepath.ToSlash(rel)
+}
+
+// encode appends the number of a data directory and how many have it.
+func (d *dataDir) encode(b []byte) []byte {
+	if d == nil {
+		return append(b, 0)
+	}
+	return binary.AppendUvarint(binary.AppendUvarint(b, d.id), uint64(d.refs))
 }
 
 // serial gives that of the dataset that is mounted, 0 for none.
@@ -101,7 +116,7 @@ func encodeSnapshot(b []byte, s *snapshot) []byte {
 	b = binary.LittleEndian.AppendUint64(b, s.guid)
 	b = binary.AppendUvarint(b, s.txg)
 	b = binary.AppendVarint(b, s.created)
-	b = binary.AppendUvarint(b, s.data.number())
+	b = s.data.encode(b)
 	flags := byte(0)
 	if s.deferred {
 		flags = 1
@@ -184,329 +199,12 @@ func (r *reader) string() string {
 	return s
 }
 
-// A loader puts a machine together out of records.
-type loader struct {
-	m        *Machine
-	items    []loaded // by serial
-	serials  uint32
-	dataDirs map[uint64]*dataDir
-	nextData uint64
-	pools    []loadedPool
-
-	// What the last frame has changed, which may not have been carried out.
-	last    []uint32
-	unlinks [][2]string
-	trash   []uint64
-
-	datasets  []dataset // to allocate from
-	snapshots []snapshot
-	dirs      []dataDir
-	snapLists []*snapshot
-
-	lastProps  string // settings as they were read last, and what they are
-	lastParsed []setting
-}
-
-// loaded is what one serial stands for, with what it refers to by number.
-type loaded struct {
-	d              *dataset
-	s              *snapshot
-	mnt            *loadedMount
-	data           uint64
-	parent, origin uint32
-	kids           int32
-}
-
-type loadedMount struct {
-	on, below uint32
-	order     uint64
-	path, rel string
-}
-
-type loadedPool struct {
-	serial uint32
-	size   uint64
-}
-
-var errDamaged = errors.New("the state of the store is damaged")
-
-// frame reads one payload.
-func (l *loader) frame(payload string) error {
-	l.last, l.unlinks, l.trash = l.last[:0], nil, nil
-	r := reader{data: payload}
-	for r.data != "" && !r.bad {
-		switch kind := r.byte(); kind {
-		case recMachine:
-			l.m.txg, l.m.moved = r.uvarint(), r.uvarint()
-			l.grow(r.uvarint())
-			l.nextData = r.uvarint()
-			if err := l.m.rand.UnmarshalBinary([]byte(r.string())); err != nil {
-				return errDamaged
-			}
-		case recPool:
-			p := loadedPool{uint32(r.uvarint()), r.uvarint()}
-			if !slices.ContainsFunc(l.pools, func(q loadedPool) bool { return q.serial == p.serial }) {
-				l.pools = append(l.pools, p)
-			}
-		case recDataset:
-			l.dataset(&r)
-		case recSnapshot:
-			l.snapshot(&r)
-		case recGone:
-			if i := l.item(r.uvarint()); i != nil {
-				*i = loaded{}
-			}
-		case recUnlink:
-			l.unlinks = append(l.unlinks, [2]string{r.string(), r.string()})
-		case recTrash:
-			l.trash = append(l.trash, r.uvarint())
-		default:
-			return fmt.Errorf("%w: record %q", errDamaged, kind)
-		}
-	}
-	if r.bad {
-		return errDamaged
-	}
-	return nil
-}
-
-// grow makes room for serials up to n. A state tells it first.
-func (l *loader) grow(n uint64) {
-	const most = 1 << 31
-	if n >= most || n < uint64(l.serials) {
-		return
-	}
-	l.serials = uint32(n)
-	if int(n) >= len(l.items) {
-		if l.items == nil { // there are about as many of the one as of the other
-			l.datasets, l.snapshots, l.dirs = make([]dataset, n/2+1), make([]snapshot, n/2+1), make([]dataDir, n/2+1)
-			l.snapLists = make([]*snapshot, n/2+1)
-			l.dataDirs = make(map[uint64]*dataDir, n/2+1)
-		}
-		l.items = append(l.items, make([]loaded, int(n)+1-len(l.items)+256)...)
-	}
-}
-
-func (l *loader) item(serial uint64) *loaded {
-	if serial == 0 || serial >= uint64(len(l.items)) {
-		return nil
-	}
-	return &l.items[serial]
-}
-
-func (l *loader) dataset(r *reader) {
-	serial := r.uvarint()
-	i := l.item(serial)
-	if i == nil {
-		r.fail()
-		return
-	}
-	l.last = append(l.last, uint32(serial))
-	i.parent, i.origin = uint32(r.uvarint()), uint32(r.uvarint())
-	d := i.d
-	if d == nil {
-		if len(l.datasets) == 0 {
-			l.datasets = make([]dataset, 256)
-		}
-		d, l.datasets = &l.datasets[0], l.datasets[1:]
-		d.saved.serial = uint32(serial)
-		d.volume.ds, d.volume.now = d, &l.m.txg
-		i.d = d
-	}
-	d.name = r.string()
-	d.guid, d.createtxg, d.created = r.uint64(), r.uvarint(), r.varint()
-	i.data = r.uvarint()
-	l.settings(r, d)
-	flags := r.byte()
-	i.mnt = nil
-	if flags&mounted == 0 {
-		return
-	}
-	i.mnt = &loadedMount{order: r.uvarint(), on: uint32(r.uvarint()), below: uint32(r.uvarint()), rel: d.name}
-	if flags&pathIsSet != 0 {
-		i.mnt.path = r.string()
-	}
-	if flags&relIsSet != 0 {
-		i.mnt.rel = r.string()
-	}
-}
-
-// settings reads the properties of d. Many datasets have the same, which they
-// then share.
-func (l *loader) settings(r *reader, d *dataset) {
-	d.props, d.quota, d.refquota = nil, 0, 0
-	if len(l.lastParsed) > 0 && strings.HasPrefix(r.data, l.lastProps) {
-		r.data = r.data[len(l.lastProps):]
-		d.props = l.lastParsed
-		return
-	}
-	before := r.data
-	n := r.uvarint()
-	if n == 0 || n >= 1<<16 {
-		return
-	}
-	d.props = make([]setting, 0, n)
-	for range n {
-		name, value := r.string(), r.string()
-		if id, ok := l.m.names.find(name, true); ok {
-			d.setLocal(id, value)
-		}
-	}
-	if d.quota == 0 && d.refquota == 0 {
-		l.lastProps, l.lastParsed = before[:len(before)-len(r.data)], d.props
-	}
-}
-
-func (l *loader) snapshot(r *reader) {
-	serial := r.uvarint()
-	i := l.item(serial)
-	if i == nil {
-		r.fail()
-		return
-	}
-	i.parent = uint32(r.uvarint())
-	s := i.s
-	if s == nil {
-		if len(l.snapshots) == 0 {
-			l.snapshots = make([]snapshot, 256)
-		}
-		s, l.snapshots = &l.snapshots[0], l.snapshots[1:]
-		s.saved.serial = uint32(serial)
-		i.s = s
-	}
-	s.name = r.string()
-	s.guid, s.txg, s.created = r.uint64(), r.uvarint(), r.varint()
-	i.data = r.uvarint()
-	s.deferred = r.byte() != 0
-}
-
-// dataDir gives the data directory of a number, counting who has it.
-func (l *loader) dataDir(n uint64) *dataDir {
-	if n == 0 {
-		return nil
-	}
-	d := l.dataDirs[n]
-	if d == nil {
-		if len(l.dirs) == 0 {
-			l.dirs = make([]dataDir, 256)
-		}
-		d, l.dirs = &l.dirs[0], l.dirs[1:]
-		d.id = n
-		l.dataDirs[n] = d
-	}
-	d.refs++
-	return d
-}
-
-// link connects what has been read.
-func (l *loader) link() error {
-	for n := range l.items {
-		i := &l.items[n]
-		if i.d != nil && i.parent != 0 {
-			if p := l.item(uint64(i.parent)); p == nil || p.d == nil {
-				return fmt.Errorf("%w: dataset %q has no parent", errDamaged, i.d.name)
-			}
-			l.items[i.parent].kids++
-		}
-	}
-	for n := range l.items {
-		i := &l.items[n]
-		switch {
-		case i.d != nil:
-			i.d.data = l.dataDir(i.data)
-			if i.parent != 0 {
-				p := l.items[i.parent].d
-				if p.children.len() == 0 {
-					p.children.expect(int(l.items[i.parent].kids))
-				}
-				i.d.parent = p
-				p.children.add(i.d)
-			}
-			if i.origin != 0 {
-				o := l.item(uint64(i.origin))
-				if o == nil || o.s == nil {
-					return fmt.Errorf("%w: dataset %q has no origin", errDamaged, i.d.name)
-				}
-				o.s.addClone(i.d)
-			}
-		case i.s != nil:
-			i.s.data = l.dataDir(i.data)
-			p := l.item(uint64(i.parent))
-			if p == nil || p.d == nil {
-				return fmt.Errorf("%w: snapshot %q has no dataset", errDamaged, i.s.name)
-			}
-			i.s.ds = p.d
-			d := p.d
-			if d.snaps == nil && len(l.snapLists) > 0 {
-				d.snaps, l.snapLists = l.snapLists[:0:1], l.snapLists[1:]
-			}
-			d.snaps = append(d.snaps, i.s)
-			for j := len(d.snaps) - 1; j > 0 && d.snaps[j-1].txg > d.snaps[j].txg; j-- { // promoted ones come later
-				d.snaps[j-1], d.snaps[j] = d.snaps[j], d.snaps[j-1]
-			}
-		}
-	}
-	for _, p := range l.pools {
-		i := l.item(uint64(p.serial))
-		if i == nil || i.d == nil {
-			return fmt.Errorf("%w: a pool has no dataset", errDamaged)
-		}
-		l.m.pools = append(l.m.pools, &pool{root: i.d, size: p.size, free: l.m.dir.free})
-	}
-	if len(l.m.pools) == 1 {
-		for n := range l.items {
-			if d := l.items[n].d; d != nil {
-				d.pool = l.m.pools[0]
-			}
-		}
-	} else {
-		for _, p := range l.m.pools {
-			p.root.setPool(p)
-		}
-	}
-	return l.linkMounts()
-}
-
-func (d *dataset) setPool(p *pool) {
-	d.pool = p
-	d.children.all(func(c *dataset) { c.setPool(p) })
-}
-
-func (l *loader) linkMounts() error {
-	for n := range l.items {
-		if i := &l.items[n]; i.d != nil && i.mnt != nil {
-			i.d.mnt = &mount{vol: &i.d.volume, path: i.mnt.path, rel: i.mnt.rel, order: i.mnt.order, on: l.m.root}
-			if i.mnt.path == "" {
-				i.d.mnt.path, _ = i.d.mountpoint()
-			}
-		}
-	}
-	for n := range l.items {
-		i := &l.items[n]
-		if i.d == nil || i.d.mnt == nil {
-			continue
-		}
-		if i.mnt.on != 0 {
-			on := l.item(uint64(i.mnt.on))
-			if on == nil || on.d == nil || on.d.mnt == nil {
-				return fmt.Errorf("%w: dataset %q is mounted on nothing", errDamaged, i.d.name)
-			}
-			i.d.mnt.on = on.d.mnt
-		}
-		i.d.mnt.on.open++
-		if below := l.item(uint64(i.mnt.below)); below != nil && below.d != nil && below.d.mnt != nil {
-			i.d.mnt.below, below.d.mnt.above = below.d.mnt, i.d.mnt
-		}
-	}
-	return nil
-}
-
 // encodeAll encodes the whole machine, numbering everything anew.
 // restore takes the numbering back.
 func (m *Machine) encodeAll(b []byte, dataDirs uint64) (payload []byte, serials uint32, restore func()) {
 	var list []*dataset
 	for _, p := range m.pools {
-		list = p.root.subtree(list)
+		list = sortedTree(p.root, list)
 	}
 	var old []uint32
 	renumber := func(s *saved) {
@@ -532,11 +230,71 @@ func (m *Machine) encodeAll(b []byte, dataDirs uint64) (payload []byte, serials 
 	for _, p := range m.pools {
 		b = encodePool(b, p)
 	}
-	for _, d := range list {
-		b = m.encodeDataset(b, d)
-		for _, s := range d.snaps {
-			b = encodeSnapshot(b, s)
-		}
+	for _, p := range m.pools {
+		b = m.encodeTree(b, p.root, true)
 	}
 	return b, serials, restore
+}
+
+// sortedTree appends d and all below it in the order in which they are written.
+func sortedTree(d *dataset, list []*dataset) []*dataset {
+	list = append(list, d)
+	if d.children.len() == 0 {
+		return list
+	}
+	for _, c := range d.sorted() {
+		list = sortedTree(c, list)
+	}
+	return list
+}
+
+// encodeTree encodes d and all below it. Where there are many children, they
+// are put aside, to be read one by one.
+func (m *Machine) encodeTree(b []byte, d *dataset, top bool) []byte {
+	b = m.encodeDataset(b, d)
+	for _, s := range d.snaps {
+		b = encodeSnapshot(b, s)
+	}
+	if d.children.len() == 0 {
+		return b
+	}
+	kids := d.sorted()
+	if !top || len(kids) < m.dir.parkFrom {
+		for _, c := range kids {
+			b = m.encodeTree(b, c, top)
+		}
+		return b
+	}
+	return m.encodeKids(b, d, kids)
+}
+
+// encodeKids appends the children of d: the serial of d, that behind the last
+// of theirs, a table of where each begins and what its serial is, four bytes
+// each, and the records of each and what is below it, in order of their names.
+func (m *Machine) encodeKids(b []byte, d *dataset, kids []*dataset) []byte {
+	var table, blob []byte
+	end := d.serial
+	for _, c := range kids {
+		table = binary.LittleEndian.AppendUint32(table, uint32(len(blob)))
+		table = binary.LittleEndian.AppendUint32(table, c.serial)
+		blob = m.encodeTree(blob, c, false)
+		end = max(end, c.lastSerial())
+	}
+	b = append(b, recKids)
+	b = binary.AppendUvarint(b, uint64(d.serial))
+	b = binary.AppendUvarint(b, uint64(end)+1)
+	b = binary.AppendUvarint(b, uint64(len(table)))
+	b = append(b, table...)
+	b = binary.AppendUvarint(b, uint64(len(blob)))
+	return append(b, blob...)
+}
+
+// lastSerial gives the greatest serial of d and what is below it.
+func (d *dataset) lastSerial() uint32 {
+	last := d.serial
+	for _, s := range d.snaps {
+		last = max(last, s.serial)
+	}
+	d.children.all(func(c *dataset) { last = max(last, c.lastSerial()) })
+	return last
 }

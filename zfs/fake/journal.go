@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"unsafe"
 )
 
 // The state of a machine in a directory is the file state, followed by what
@@ -144,13 +145,13 @@ func readState(dir string) (generation uint64, payloads []string, end int64, err
 		if !ok || len(rest) > 0 { // it was whole when it got this name
 			return 0, nil, 0, damaged
 		}
-		payloads = append(payloads, string(payload))
+		payloads = append(payloads, asString(payload))
 	}
 	data, err = os.ReadFile(journalPath(dir, generation))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return 0, nil, 0, err
 	}
-	text := string(data)
+	text := asString(data)
 	for {
 		payload, rest, ok := cutFrame(data[end:])
 		if !ok {
@@ -174,6 +175,9 @@ func framesFollow(data []byte) bool {
 	}
 	return false
 }
+
+// asString gives the text of data, which is not changed any more, without a copy of it.
+func asString(data []byte) string { return unsafe.String(unsafe.SliceData(data), len(data)) }
 
 func journalPath(dir string, generation uint64) string {
 	return filepath.Join(dir, fmt.Sprintf("journal.%d", generation))

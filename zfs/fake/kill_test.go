@@ -27,7 +27,7 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	}
 	if os.Getenv("FAKE_TEST_SEED") == "none" { // it just opens the store
-		m, err := OpenDir(ctx, dir, Pool("tank", 0, tank))
+		m, err := OpenDir(ctx, dir, Pool("tank", 0, tank), small)
 		if err == nil {
 			err = m.Close()
 		}
@@ -49,7 +49,7 @@ func TestMain(m *testing.M) {
 
 // runMoves does the moves of a seed and says after each that it is done.
 func runMoves(dir string, seed uint64) error {
-	m, err := OpenDir(ctx, dir, Pool("tank", 0, tank))
+	m, err := OpenDir(ctx, dir, Pool("tank", 0, tank), small)
 	if err != nil {
 		return err
 	}

@@ -45,6 +45,9 @@ type config struct {
 	waiting func(holder string)
 
 	standard bool // no pool was asked for
+
+	parkFrom   int // see directory
+	journalMax int64
 }
 
 type poolConfig struct {
@@ -96,7 +99,7 @@ func New(opts ...Option) *Machine {
 }
 
 func newMachine(seed uint64, opts []Option) (*Machine, *config) {
-	c := config{clock: time.Now, seed: seed}
+	c := config{clock: time.Now, seed: seed, parkFrom: 64, journalMax: 256 << 10}
 	for _, o := range opts {
 		o(&c)
 	}
@@ -129,6 +132,8 @@ type pool struct {
 	root *dataset
 	size uint64
 	free func() uint64 // when it is not for us to say
+
+	devices []string // for people to see
 }
 
 // A dataset is a file system: its place in the tree of names, its settings,
@@ -170,7 +175,8 @@ type snapshot struct {
 
 	open     int  // files of it that are open
 	mounted  bool // by name (macOS)
-	deferred bool // to be destroyed with its last clone
+	deferred bool // to be destroyed with its last clone or hold
+	extra    *extra
 
 	saved // on a machine in a directory
 }
@@ -186,20 +192,26 @@ type contents struct {
 
 // children are few, mostly, or very many.
 type children struct {
-	few  []*dataset
-	many map[string]*dataset
+	few    []*dataset
+	many   map[string]*dataset
+	parked *group // those that are not read yet
 }
 
 const fewChildren = 8
 
 func (c *children) get(name string) *dataset {
 	if c.many != nil {
-		return c.many[name]
+		if d := c.many[name]; d != nil || c.parked == nil {
+			return d
+		}
 	}
 	for _, d := range c.few {
 		if d.name == name {
 			return d
 		}
+	}
+	if c.parked != nil {
+		return c.parked.get(name)
 	}
 	return nil
 }
@@ -219,15 +231,6 @@ func (c *children) add(d *dataset) {
 	c.many[d.name] = d
 }
 
-// expect makes room for n more.
-func (c *children) expect(n int) {
-	if n > fewChildren && c.many == nil && len(c.few) == 0 {
-		c.many = make(map[string]*dataset, n)
-	} else if n <= fewChildren && c.few == nil {
-		c.few = make([]*dataset, 0, n)
-	}
-}
-
 func (c *children) remove(name string) {
 	if c.many != nil {
 		delete(c.many, name)
@@ -244,9 +247,19 @@ func (c *children) remove(name string) {
 	}
 }
 
-func (c *children) len() int { return max(len(c.few), len(c.many)) }
+func (c *children) len() int {
+	n := max(len(c.few), len(c.many))
+	if c.parked != nil {
+		n += c.parked.left
+	}
+	return n
+}
 
 func (c *children) all(f func(*dataset)) {
+	if c.parked != nil {
+		c.parked.all()
+		c.parked = nil
+	}
 	for _, d := range c.few {
 		f(d)
 	}

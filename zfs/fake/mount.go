@@ -126,6 +126,11 @@ type affected struct {
 	mounted bool
 	noauto  bool   // and not to be mounted because of its canmount
 	path    string // where it is, or is to be, mounted
+	order   uint64 // of its mount
+}
+
+func compareAffected(a, b affected) int {
+	return cmp.Or(cmp.Compare(a.path, b.path), cmp.Compare(a.order, b.order), cmp.Compare(a.d.createtxg, b.d.createtxg))
 }
 
 // affectedBy gives d and what is below it: all of it, or just what inherits
@@ -133,7 +138,7 @@ type affected struct {
 func affectedBy(d *dataset, all bool, list []affected) []affected {
 	a := affected{d: d, mounted: d.mnt != nil}
 	if a.mounted {
-		a.path = d.mnt.path
+		a.path, a.order = d.mnt.path, d.mnt.order
 	} else {
 		a.noauto = d.is(propCanmount, "noauto")
 	}
@@ -150,7 +155,7 @@ func affectedBy(d *dataset, all bool, list []affected) []affected {
 // and mounts them again when one of them cannot be.
 func (m *Machine) unmountAll(list []affected, force bool) *failure {
 	if len(list) > 1 {
-		slices.SortFunc(list, func(a, b affected) int { return cmp.Compare(b.path, a.path) })
+		slices.SortFunc(list, func(a, b affected) int { return compareAffected(b, a) })
 	}
 	for i, a := range list {
 		if a.d.mnt == nil {
@@ -175,7 +180,7 @@ func (m *Machine) mountAll(list []affected, wasNone bool) *failure {
 		list[i].path, _ = list[i].d.mountpoint()
 	}
 	if len(list) > 1 {
-		slices.SortFunc(list, func(a, b affected) int { return cmp.Compare(a.path, b.path) })
+		slices.SortFunc(list, compareAffected)
 	}
 	var first *failure
 	for _, a := range list {

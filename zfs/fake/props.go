@@ -123,6 +123,15 @@ var props = [...]propDef{
 	propRest + 13: {name: "copies", kind: choice, inherits: true, def: "1", values: "1 | 2 | 3"},
 	propRest + 14: {name: "dnodesize", kind: choice, inherits: true, def: "legacy", values: "legacy | auto | 1k | 2k | 4k | 8k | 16k"},
 	propRest + 15: {name: "recordsize", kind: blockSize, inherits: true, def: "131072"},
+	propRest + 16: {name: "dedup", kind: choice, inherits: true, def: "off", values: "on | off | verify | sha256[,verify] | sha512[,verify] | skein[,verify] | edonr,verify"},
+	propRest + 17: {name: "aclmode", kind: choice, inherits: true, def: "discard", values: "discard | groupmask | passthrough | restricted"},
+	propRest + 18: {name: "aclinherit", kind: choice, inherits: true, def: "restricted", values: "discard | noallow | restricted | passthrough | passthrough-x"},
+	propRest + 19: {name: "acltype", kind: choice, inherits: true, ofSnap: true, def: "off", values: "off | nfsv4 | posix"},
+	propRest + 20: {name: "vscan", kind: choice, inherits: true, def: "off", values: onOff},
+	propRest + 21: {name: "nbmand", kind: choice, inherits: true, ofSnap: true, def: "off", values: onOff},
+	propRest + 22: {name: "volmode", kind: choice, inherits: true, def: "default", values: "default | full | geom | dev | none"},
+	propRest + 23: {name: "snapdev", kind: choice, inherits: true, def: "hidden", values: "hidden | visible"},
+	propRest + 24: {name: "redundant_metadata", kind: choice, inherits: true, def: "all", values: "all | most | some | none"},
 }
 
 var aliases = map[string]propID{
@@ -318,7 +327,7 @@ func parse(id propID, name, value string) (kept, text string) {
 		}
 		n, ok := parseSize(value)
 		if !ok {
-			return "", fmt.Sprintf("bad numeric value '%s'", value)
+			return "", badSize(value)
 		}
 		if n == 0 {
 			return "", "use 'none' to disable quota/refquota"
@@ -327,14 +336,14 @@ func parse(id propID, name, value string) (kept, text string) {
 	case blockSize:
 		n, ok := parseSize(value)
 		if !ok {
-			return "", fmt.Sprintf("bad numeric value '%s'", value)
+			return "", badSize(value)
 		}
 		if n < 512 || n > 1<<20 || bits.OnesCount64(n) != 1 {
 			return "", fmt.Sprintf("'%s' must be power of 2 from 512B to 1M", def.name)
 		}
 		return strconv.FormatUint(n, 10), ""
 	default:
-		if !oneOf(value, def.values) {
+		if !oneOf(value, def.values) && !(def.name == "checksum" && value == "noparity") {
 			return "", fmt.Sprintf("'%s' must be one of '%s'", def.name, def.values)
 		}
 		return value, ""
@@ -392,6 +401,15 @@ func parseSize(s string) (uint64, bool) {
 	}
 	n, err := strconv.ParseUint(s[:i], 10, 64)
 	return n << shift, err == nil && n<<shift>>shift == n
+}
+
+// badSize says what is wrong with a size.
+func badSize(s string) string {
+	suffix := strings.TrimLeft(s, "0123456789.")
+	if suffix == s || suffix == "" {
+		return "bad numeric value '" + s + "'"
+	}
+	return "invalid numeric suffix '" + suffix + "'"
 }
 
 // parseAll checks the properties of a command.
@@ -497,7 +515,10 @@ func (m *Machine) getSnap(d *dataset, i int, id propID) (value, source string) {
 			return "-", "-"
 		}
 		v, from, ok := d.value(id)
+		own, local := s.local(id)
 		switch {
+		case local:
+			return own, "local"
 		case !ok:
 			return "-", "-"
 		case from == nil:
@@ -543,8 +564,9 @@ func (m *Machine) getSnap(d *dataset, i int, id propID) (value, source string) {
 		}
 		return "off", "-"
 	case propUserrefs:
-		return "0", "-"
+		return strconv.Itoa(s.holds()), "-"
 	case propClones:
+		m.readAll()
 		if s.firstClone == nil {
 			return "-", "-"
 		}

@@ -260,12 +260,13 @@ type mount struct {
 	path  string
 	order uint64
 	over  map[uint64]*mount // what is mounted on its directories
-	open  int               // files that are open, holds, and in a directory mounts on it
+	open  int               // files that are open, and holds
 	gone  bool              // not mounted any more
 
 	// On a machine in a directory.
 	rel          string // where its link is, below what on has mounted
 	below, above *mount // whose link was there, and whose is now
+	nested       int    // mounts on directories of it
 }
 
 // A place is an object that a path leads to.
