@@ -1,0 +1,389 @@
+package fake
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"strings"
+
+	"obuilder.org/obuilder/zfs"
+)
+
+// extra is what few snapshots have.
+type extra struct {
+	held  []hold
+	props []setting // of users
+}
+
+type hold struct {
+	tag   string
+	since int64
+}
+
+func (s *snapshot) holds() int {
+	if s.extra == nil {
+		return 0
+	}
+	return len(s.extra.held)
+}
+
+func (s *snapshot) more() *extra {
+	if s.extra == nil {
+		s.extra = &extra{}
+	}
+	return s.extra
+}
+
+func (s *snapshot) local(id propID) (string, bool) {
+	if s.extra != nil {
+		for _, p := range s.extra.props {
+			if p.id == id {
+				return p.value, true
+			}
+		}
+	}
+	return "", false
+}
+
+// notInDir refuses what is not kept in a directory.
+func (m *Machine) notInDir(what string) *failure {
+	if m.dir == nil {
+		return nil
+	}
+	return failf(zfs.Unsupported, "%s are not modelled in a directory", what)
+}
+
+// A Held is a hold of a snapshot.
+type Held struct {
+	Snapshot string
+	Tag      string
+	Since    int64 // in seconds, as Unix has them
+}
+
+// sameBelow gives the snapshots of one name: of its dataset and, when
+// recursive, of all below that.
+func (m *Machine) sameBelow(name zfs.Snapshot, recursive bool) ([]*snapshot, *failure) {
+	d := m.lookup(name.Dataset().String())
+	if d == nil {
+		return nil, failf(zfs.NotFound, "cannot open '%s': dataset does not exist", name.Dataset())
+	}
+	var list []*snapshot
+	var visit func(*dataset)
+	visit = func(x *dataset) {
+		if i := x.snapIndex(name.Tag()); i >= 0 {
+			list = append(list, x.snaps[i])
+		}
+		if recursive {
+			for _, c := range x.sorted() {
+				visit(c)
+			}
+		}
+	}
+	visit(d)
+	return list, nil
+}
+
+// HoldSnapshot is zfs hold [-r] tag name: the snapshot cannot be destroyed
+// until it is released.
+func (m *Machine) HoldSnapshot(ctx context.Context, tag string, name zfs.Snapshot, recursive bool) error {
+	argv := []string{"zfs", "hold", tag, name.String()}
+	return m.change(ctx, argv, func() *failure {
+		if f := m.notInDir("holds"); f != nil {
+			return f
+		}
+		list, f := m.sameBelow(name, recursive)
+		if f != nil {
+			return f
+		}
+		if len(list) == 0 {
+			return failf(zfs.NotFound, "cannot hold snapshot '%s': dataset does not exist", name)
+		}
+		var texts []string
+		for _, s := range list {
+			if slices.ContainsFunc(s.more().held, func(h hold) bool { return h.tag == tag }) {
+				texts = append(texts, "cannot hold snapshot '"+s.fullName()+"': tag already exists on this dataset")
+			}
+		}
+		if texts != nil {
+			return failf(zfs.Exists, "%s", strings.Join(texts, "\n"))
+		}
+		for _, s := range list {
+			s.extra.held = append(s.extra.held, hold{tag, m.clock().Unix()})
+		}
+		return nil
+	})
+}
+
+// ReleaseSnapshot is zfs release [-r] tag name. A snapshot that was destroyed
+// with Defer goes with its last hold.
+func (m *Machine) ReleaseSnapshot(ctx context.Context, tag string, name zfs.Snapshot, recursive bool) error {
+	argv := []string{"zfs", "release", tag, name.String()}
+	return m.change(ctx, argv, func() *failure {
+		if f := m.notInDir("holds"); f != nil {
+			return f
+		}
+		list, f := m.sameBelow(name, recursive)
+		if f != nil {
+			return f
+		}
+		if len(list) == 0 {
+			return failf(zfs.NotFound, "cannot release hold from snapshot '%s': dataset does not exist", name)
+		}
+		withTag := func(s *snapshot) bool {
+			return s.extra != nil && slices.ContainsFunc(s.extra.held, func(h hold) bool { return h.tag == tag })
+		}
+		if !slices.ContainsFunc(list, withTag) {
+			return failf(zfs.NotFound, "cannot release hold from snapshot '%s': no such tag on this dataset", name)
+		}
+		for _, s := range list {
+			if !withTag(s) {
+				continue
+			}
+			s.extra.held = slices.DeleteFunc(s.extra.held, func(h hold) bool { return h.tag == tag })
+			if s.deferred && s.holds() == 0 && s.firstClone == nil {
+				m.dropSnap(s)
+			}
+		}
+		return nil
+	})
+}
+
+// Holds gives the holds of a snapshot and, when recursive, of the same
+// snapshot of all below its dataset.
+func (m *Machine) Holds(ctx context.Context, name zfs.Snapshot, recursive bool) ([]Held, error) {
+	argv := []string{"zfs", "holds", name.String()}
+	f := m.look(ctx)
+	if f != nil {
+		return nil, as(f, argv)
+	}
+	defer m.mu.Unlock()
+	list, f := m.sameBelow(name, recursive)
+	if f != nil || len(list) == 0 {
+		return nil, as(failf(zfs.NotFound, "cannot open '%s': dataset does not exist", name), argv)
+	}
+	var held []Held
+	for _, s := range list {
+		for _, h := range s.more().held {
+			held = append(held, Held{s.fullName(), h.tag, h.since})
+		}
+	}
+	slices.SortFunc(held, func(a, b Held) int {
+		return cmp.Or(strings.Compare(a.Snapshot, b.Snapshot), strings.Compare(a.Tag, b.Tag))
+	})
+	return held, nil
+}
+
+// change runs a command that changes something.
+func (m *Machine) change(ctx context.Context, argv []string, do func() *failure) error {
+	f := m.begin(ctx)
+	if f == nil {
+		f = m.end(do())
+	}
+	if f != nil {
+		return as(f, argv)
+	}
+	return nil
+}
+
+// SetSnapshot is zfs set on a snapshot, which has properties of users only.
+func (m *Machine) SetSnapshot(ctx context.Context, name zfs.Snapshot, props ...zfs.Property) error {
+	argv := []string{"zfs", "set"}
+	for _, p := range props {
+		argv = append(argv, p.String())
+	}
+	return m.change(ctx, append(argv, name.String()), func() *failure {
+		if f := m.notInDir("properties of snapshots"); f != nil {
+			return f
+		}
+		s := m.lookupSnap(name)
+		if s == nil {
+			return failf(zfs.NotFound, "cannot open '%s': dataset does not exist", name)
+		}
+		what := "cannot set property for '" + name.String() + "'"
+		settings, f := m.parseAll(what, props, nil)
+		if f != nil {
+			return f
+		}
+		for _, p := range settings {
+			if !isUser(p.id) {
+				return failf(zfs.Usage, "%s: this property can not be modified for snapshots", what)
+			}
+		}
+		e := s.more()
+		for _, p := range settings {
+			e.props = slices.DeleteFunc(e.props, func(q setting) bool { return q.id == p.id })
+			e.props = append(e.props, p)
+		}
+		return nil
+	})
+}
+
+// InheritSnapshot is zfs inherit on a snapshot.
+func (m *Machine) InheritSnapshot(ctx context.Context, name zfs.Snapshot, property string) error {
+	return m.change(ctx, []string{"zfs", "inherit", property, name.String()}, func() *failure {
+		s := m.lookupSnap(name)
+		if s == nil {
+			return failf(zfs.NotFound, "cannot open '%s': dataset does not exist", name)
+		}
+		if id, ok := m.names.find(property, false); ok && s.extra != nil {
+			s.extra.props = slices.DeleteFunc(s.extra.props, func(p setting) bool { return p.id == id })
+		}
+		return nil
+	})
+}
+
+// Models reports whether a property of ZFS, or of users, is modelled.
+func Models(property string) bool {
+	_, ok := propIDs[property]
+	return ok || strings.Contains(property, ":")
+}
+
+// UserProperties gives the properties of users that a dataset or a snapshot
+// has, its own and those that it inherits, by name.
+func (m *Machine) UserProperties(ctx context.Context, target zfs.Name) ([]zfs.Value, error) {
+	argv := []string{"zfs", "get", "all", target.String()}
+	f := m.look(ctx)
+	if f != nil {
+		return nil, as(f, argv)
+	}
+	defer m.mu.Unlock()
+	var names []string
+	add := func(list []setting) {
+		for _, p := range list {
+			if isUser(p.id) {
+				names = append(names, m.names.name(p.id))
+			}
+		}
+	}
+	var d *dataset
+	switch t := target.(type) {
+	case zfs.Dataset:
+		d = m.lookup(t.String())
+	case zfs.Snapshot:
+		if s := m.lookupSnap(t); s != nil {
+			d = s.ds
+			add(s.more().props)
+		}
+	}
+	for p := d; p != nil; p = p.parent {
+		add(p.props)
+	}
+	slices.Sort(names)
+	names = slices.Compact(names)
+	if len(names) == 0 {
+		return nil, nil
+	}
+	values, f := m.getAll(target, names)
+	if f != nil {
+		return nil, as(f, argv)
+	}
+	return values, nil
+}
+
+// A Mounted is a file system in its place.
+type Mounted struct{ Name, Path string }
+
+// Mounts gives what is mounted, the first that was mounted first.
+func (m *Machine) Mounts() []Mounted {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var list []*dataset
+	for _, p := range m.pools {
+		list = p.root.subtree(list)
+	}
+	list = slices.DeleteFunc(list, func(d *dataset) bool { return d.mnt == nil })
+	slices.SortFunc(list, func(a, b *dataset) int { return cmp.Compare(a.mnt.order, b.mnt.order) })
+	mounts := make([]Mounted, len(list))
+	for i, d := range list {
+		mounts[i] = Mounted{d.fullName(), d.mnt.path}
+	}
+	return mounts
+}
+
+// SamePlace reports whether two paths lead into the same file system, and
+// whether to the same file. On a machine in a directory it compares the paths.
+// Errors are those of package syscall.
+func (m *Machine) SamePlace(a, b string) (volume, file bool, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.dir != nil {
+		a, b = strings.TrimRight(a, "/"), strings.TrimRight(b, "/")
+		return a == b || strings.HasPrefix(a, b+"/"), a == b, nil
+	}
+	p, err := m.resolve(a, true)
+	if err != nil {
+		return false, false, err
+	}
+	q, err := m.resolve(b, true)
+	if err != nil {
+		return false, false, nil
+	}
+	volume = p.mnt == q.mnt && p.snap == q.snap
+	return volume, volume && p.obj == q.obj && p.ctl == q.ctl, nil
+}
+
+// CreateUnmounted is zfs create -u.
+func (m *Machine) CreateUnmounted(ctx context.Context, ds zfs.Dataset, opts zfs.CreateOptions) error {
+	return m.change(ctx, zfs.ArgvCreate(ds, opts), func() *failure {
+		if m.lookup(ds.String()) != nil && opts.Parents {
+			return nil
+		}
+		if f := m.create(ds, opts); f != nil {
+			return f
+		}
+		d := m.lookup(ds.String())
+		if d.mnt == nil {
+			return nil
+		}
+		if f := m.detach(d, true); f != nil {
+			return f
+		}
+		m.store.changed(d)
+		m.removeMountpoint(d)
+		return nil
+	})
+}
+
+// Dependents gives the names of what has to go before a dataset or snapshot
+// can, each after what depends on it. As with zfs, what is reached in two
+// ways is given twice.
+func (m *Machine) Dependents(target zfs.Name) []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var names []string
+	var stack []*dataset
+	var fromSnap func(*snapshot)
+	var fromDataset func(*dataset)
+	fromSnap = func(s *snapshot) {
+		for c := s.firstClone; c != nil; c = c.nextClone {
+			fromDataset(c)
+			names = append(names, c.fullName())
+		}
+	}
+	fromDataset = func(d *dataset) {
+		if slices.Contains(stack, d) {
+			return
+		}
+		stack = append(stack, d)
+		for _, c := range d.sorted() {
+			fromDataset(c)
+			names = append(names, c.fullName())
+		}
+		for _, s := range slices.Backward(d.snaps) {
+			fromSnap(s)
+			names = append(names, s.fullName())
+		}
+		stack = stack[:len(stack)-1]
+	}
+	switch t := target.(type) {
+	case zfs.Snapshot:
+		if s := m.lookupSnap(t); s != nil {
+			fromSnap(s)
+		}
+	case zfs.Dataset:
+		if d := m.lookup(t.String()); d != nil {
+			fromDataset(d)
+		}
+	}
+	return names
+}
