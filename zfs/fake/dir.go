@@ -45,7 +45,7 @@ type directory struct {
 
 	journal    *journal
 	generation uint64
-	stateSize  int64
+	retryAt    int64   // how long it gets when no new state could be written
 	loader     *loader // while there is something that it has not read
 	parkFrom   int     // how many children are many
 	journalMax int64   // how long a journal gets at least: it is read whole when the directory is opened
@@ -234,9 +234,6 @@ func (d *directory) open(c *config) error {
 	d.generation, d.serials, d.nextData = generation, l.serials, l.nextData
 	if d.journal, err = openJournal(journalPath(d.path, generation), end); err != nil {
 		return notWritable(err)
-	}
-	if generation > 0 {
-		d.stateSize = int64(len(payloads[0]))
 	}
 	if err := d.redo(l); err != nil {
 		return err
@@ -455,7 +452,7 @@ func (d *directory) commit() *failure {
 	if err != nil {
 		return d.failure(err, "store %s", d.path)
 	}
-	if d.journal.end > max(d.journalMax, d.stateSize/4) {
+	if d.journal.end > max(d.journalMax, d.retryAt) {
 		d.compact()
 	}
 	return nil
@@ -470,18 +467,18 @@ func (d *directory) compact() {
 	}
 	next, err := openJournal(journalPath(d.path, d.generation+1), 0)
 	if err != nil {
-		d.stateSize = 8 * d.journal.end
+		d.retryAt = 2 * d.journal.end
 		return
 	}
-	payload, serials, restore := d.m.encodeAll(d.payload[:0], d.nextData)
+	payload, serials, restore := d.m.encodeAll(nil, d.nextData)
 	if err := writeState(d.path, d.generation+1, payload); err != nil {
 		restore()
-		d.stateSize = 8 * d.journal.end
+		d.retryAt = 2 * d.journal.end
 		_ = next.file.Close()
 		return
 	}
 	old := d.journal
-	d.journal, d.serials, d.stateSize, d.payload = next, serials, int64(len(payload)), payload
+	d.journal, d.serials, d.retryAt = next, serials, 0
 	_ = old.file.Close()
 	_ = os.Remove(journalPath(d.path, d.generation))
 	d.generation++
