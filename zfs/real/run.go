@@ -110,6 +110,11 @@ func (f *FS) run(parent context.Context, argv []string, deadline time.Duration) 
 		}()
 		return fail(zfs.Unavailable, -1, "", stuck)
 	}
+	if ctx.Err() != nil {
+		// A child that was being started as the group was killed can have
+		// come too late for that. The group is there as long as it is.
+		_ = f.killGroup(cmd)
+	}
 	text := strings.TrimSpace(stderr.buf.String())
 	f.log.Debug("zfs", "argv", zfs.CommandLine(argv), "took", time.Since(begin), "status", cmd.ProcessState.ExitCode(), "stderr", text)
 
