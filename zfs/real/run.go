@@ -99,7 +99,7 @@ func (f *FS) run(parent context.Context, argv []string, deadline time.Duration) 
 	}
 	done := make(chan error, 1)
 	go func() { done <- f.wait(cmd) }()
-	err, ended := wait(ctx, done, 2*f.killGrace)
+	err, ended := wait(ctx, done, 2*f.killGrace, func() { _ = f.killGroup(cmd) })
 	if !ended {
 		stuck := &StuckError{Pid: cmd.Process.Pid, Argv: argv}
 		f.log.Error("process cannot be killed", "pid", stuck.Pid, "argv", zfs.CommandLine(argv))
@@ -111,9 +111,7 @@ func (f *FS) run(parent context.Context, argv []string, deadline time.Duration) 
 		return fail(zfs.Unavailable, -1, "", stuck)
 	}
 	if ctx.Err() != nil {
-		// A child that was being started as the group was killed can have
-		// come too late for that. The group is there as long as it is.
-		_ = f.killGroup(cmd)
+		_ = f.killGroup(cmd) // the group is there as long as a child of it is
 	}
 	text := strings.TrimSpace(stderr.buf.String())
 	f.log.Debug("zfs", "argv", zfs.CommandLine(argv), "took", time.Since(begin), "status", cmd.ProcessState.ExitCode(), "stderr", text)
@@ -136,8 +134,13 @@ func (f *FS) run(parent context.Context, argv []string, deadline time.Duration) 
 	}
 }
 
-// wait waits for the end of a command, and once ctx is done no longer than grace.
-func wait(ctx context.Context, done <-chan error, grace time.Duration) (err error, ended bool) {
+// killAgain is how long after a kill the next one comes: a child that was being
+// started as its group was killed can have come too late for the first.
+const killAgain = 100 * time.Millisecond
+
+// wait waits for the end of a command, and once ctx is done no longer than
+// grace, calling kill again and again.
+func wait(ctx context.Context, done <-chan error, grace time.Duration, kill func()) (err error, ended bool) {
 	select {
 	case err := <-done:
 		return err, true
@@ -145,11 +148,17 @@ func wait(ctx context.Context, done <-chan error, grace time.Duration) (err erro
 	}
 	timer := time.NewTimer(grace)
 	defer timer.Stop()
-	select {
-	case err := <-done:
-		return err, true
-	case <-timer.C:
-		return nil, false
+	again := time.NewTicker(killAgain)
+	defer again.Stop()
+	for {
+		select {
+		case err := <-done:
+			return err, true
+		case <-again.C:
+			kill()
+		case <-timer.C:
+			return nil, false
+		}
 	}
 }
 
