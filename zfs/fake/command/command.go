@@ -97,12 +97,13 @@ func verbOf(program, name string) verb {
 
 func (c *call) run(args []string) int {
 	if len(args) == 0 {
-		return c.notModelled("no command")
+		fmt.Fprintf(c.err, "missing command\n%s", c.all())
+		return 2
 	}
 	c.verb = args[0]
 	v := verbOf(c.program, c.verb)
 	if v == nil {
-		return c.notModelled(c.program + " " + c.verb)
+		return c.noVerb(c.verb)
 	}
 	return v(c, args[1:])
 }

@@ -1,0 +1,94 @@
+package command
+
+import (
+	_ "embed"
+	"fmt"
+	"strings"
+)
+
+// The texts are those of OpenZFS 2.1.11.
+var (
+	//go:embed usage/zfs.txt
+	zfsUsage string
+	//go:embed usage/zpool.txt
+	zpoolUsage string
+	//go:embed usage/zfs-properties.txt
+	zfsProperties string
+	//go:embed usage/zpool-properties.txt
+	zpoolProperties string
+)
+
+// synonyms are the other names of verbs.
+var synonyms = map[string]string{"snap": "snapshot", "umount": "unmount", "recv": "receive"}
+
+// all is what a program says about all of its verbs.
+func (c *call) all() string {
+	if c.program == "zpool" {
+		return zpoolUsage
+	}
+	return zfsUsage
+}
+
+// usageOf gives the lines about one verb, "" for what is no verb.
+func (c *call) usageOf(verb string) string {
+	var b strings.Builder
+	of := "" // the verb that a line is about
+	for line := range strings.Lines(c.all()) {
+		text, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "\t")
+		if !ok {
+			continue
+		}
+		if !strings.HasPrefix(text, " ") {
+			of, _, _ = strings.Cut(text, " ")
+		}
+		if of == verb {
+			b.WriteString(line)
+		}
+	}
+	return b.String()
+}
+
+// usage prints how a verb, by any of its names, is used, after what is wrong,
+// and gives the exit status for that.
+func (c *call) usage(verb string) int {
+	if name, ok := synonyms[verb]; ok {
+		verb = name
+	}
+	_, _ = c.err.WriteString("usage:\n" + c.usageOf(verb))
+	switch lists := verb == "list" || verb == "get" || verb == "set"; {
+	case c.program == "zpool" && lists:
+		_, _ = c.err.WriteString(zpoolProperties)
+	case c.program == "zpool":
+	case lists || verb == "inherit":
+		_, _ = c.err.WriteString(zfsProperties)
+	default:
+		_, _ = c.err.WriteString("\nFor the property list, run: zfs set|get\n" +
+			"\nFor the delegated permission list, run: zfs allow|unallow\n")
+	}
+	return 2
+}
+
+// usagef prints a line, and then how the verb of c is used.
+func (c *call) usagef(format string, args ...any) int {
+	c.errorf(format, args...)
+	return c.usage(c.verb)
+}
+
+// wrong refuses an option that getopt has found to be unknown.
+func (c *call) wrong(o option) int { return c.usagef("invalid option '%c'", o.letter) }
+
+// noVerb answers what is not a verb that is modelled.
+func (c *call) noVerb(name string) int {
+	switch name {
+	case "-?", "--help":
+		_, _ = c.out.WriteString(c.all())
+		return 0
+	case "-V", "--version":
+		return c.notModelled(name)
+	}
+	if c.usageOf(name) != "" {
+		return c.notModelled(c.program + " " + name)
+	}
+	fmt.Fprintf(c.err, "unrecognized command '%s'\n%s", name, c.all())
+	return 2
+}
