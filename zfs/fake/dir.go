@@ -183,28 +183,34 @@ func hiddenName(ds *dataset) string {
 	return filepath.Join("hidden", strconv.FormatUint(ds.guid, 16))
 }
 
-// checkMarker reads the marker, and makes it in a new store.
-func (d *directory) checkMarker() error {
+// checkMarker reads the marker, and gives the format that it names: 0 for a
+// new store, which has none.
+func (d *directory) checkMarker() (int, error) {
 	data, err := os.ReadFile(d.join(markerName))
 	if errors.Is(err, fs.ErrNotExist) {
-		return notWritable(writeFile(d.path, markerName, fmt.Appendf(nil, "%s%d\n", markerText, format)))
+		return 0, d.writeMarker()
 	}
 	if err != nil {
-		return err
+		return 0, err
 	}
 	version, ok := strings.CutPrefix(string(data), markerText)
 	n, err := strconv.Atoi(strings.TrimSpace(version))
 	switch {
 	case !ok || err != nil:
-		return fmt.Errorf("%s does not say that this is a store", d.join(markerName))
+		return 0, fmt.Errorf("%s does not say that this is a store", d.join(markerName))
 	case n > format:
-		return fmt.Errorf("a newer obuilder has made it: its format is %d, this one knows %d", n, format)
+		return 0, fmt.Errorf("a newer obuilder has made it: its format is %d, this one knows %d", n, format)
 	}
-	return nil
+	return n, nil
+}
+
+func (d *directory) writeMarker() error {
+	return notWritable(writeFile(d.path, markerName, fmt.Appendf(nil, "%s%d\n", markerText, format)))
 }
 
 func (d *directory) open(c *config) error {
-	if err := d.checkMarker(); err != nil {
+	made, err := d.checkMarker()
+	if err != nil {
 		return err
 	}
 	for _, name := range []string{"mnt", "data", "hidden", "tmp", "trash"} {
@@ -216,6 +222,7 @@ func (d *directory) open(c *config) error {
 	if err != nil {
 		return err
 	}
+	isNew := len(payloads) == 0
 	l := &loader{m: d.m, dataDirs: make(map[uint64]*dataDir)}
 	for i, payload := range payloads {
 		if err := l.frame(payload, i == 0 && generation > 0); err != nil {
@@ -231,6 +238,12 @@ func (d *directory) open(c *config) error {
 	if len(l.groups) > 0 {
 		d.loader = l
 	}
+	if made > 0 && made < format { // before it has anything that an older obuilder does not know
+		if err := d.writeMarker(); err != nil {
+			return err
+		}
+		d.m.readAll() // its state does not say which properties there are
+	}
 	d.generation, d.serials, d.nextData = generation, l.serials, l.nextData
 	if d.journal, err = openJournal(journalPath(d.path, generation), end); err != nil {
 		return notWritable(err)
@@ -242,7 +255,7 @@ func (d *directory) open(c *config) error {
 		return err
 	}
 	for _, p := range c.pools {
-		if d.m.lookup(p.name) != nil || c.standard && len(d.m.pools) > 0 {
+		if d.m.lookup(p.name) != nil || c.standard && !isNew {
 			continue
 		}
 		if f := d.m.addPool(p); f != nil {
@@ -420,7 +433,7 @@ func (d *directory) flush() error {
 	for _, s := range d.snapshots {
 		s.dirty = false
 		if !s.gone {
-			b = encodeSnapshot(b, s)
+			b = d.m.encodeSnapshot(b, s)
 		}
 	}
 	d.payload = b

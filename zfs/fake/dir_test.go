@@ -47,11 +47,21 @@ func reopen(t testing.TB, m *Machine) *Machine {
 func describe(t testing.TB, m *Machine) string {
 	t.Helper()
 	rows, err := m.List(ctx, zfs.ListOptions{Recursive: true, Types: []zfs.Type{zfs.Filesystems, zfs.Snapshots},
-		Properties: []string{"guid", "createtxg", "creation", "origin", "mountpoint", "mounted", "canmount", "clones", "defer_destroy", "a:b"}})
+		Properties: []string{"guid", "createtxg", "creation", "origin", "mountpoint", "mounted", "canmount", "clones", "defer_destroy", "a:b", "userrefs"}})
 	must(t, err)
 	var b strings.Builder
 	for _, r := range rows {
 		fmt.Fprintln(&b, r.Name, strings.Join(r.Values, " "))
+		if strings.Contains(r.Name, "@") {
+			held, err := m.Holds(ctx, snap(r.Name), false)
+			must(t, err)
+			for _, h := range held {
+				fmt.Fprintln(&b, "held", h.Tag, h.Since)
+			}
+		}
+	}
+	for _, pool := range m.Pools() {
+		fmt.Fprintln(&b, pool, m.Devices(pool))
 	}
 	return b.String()
 }
@@ -174,7 +184,7 @@ func TestDirRefuses(t *testing.T) {
 		other:                          `is not empty and not a store: there is "precious" in it`,
 		file:                           "is not a directory",
 		filepath.Join(file, "x"):       "not a directory",
-		newer:                          "a newer obuilder has made it: its format is 7, this one knows 1",
+		newer:                          "a newer obuilder has made it: its format is 7, this one knows 2",
 		filepath.Join(sealed, "store"): "is not writable",
 	} {
 		if want == "is not writable" && os.Geteuid() == 0 {
@@ -318,6 +328,88 @@ func TestDirRollback(t *testing.T) {
 	if got := read(m.Files(), tank+"/c/f"); got != "one" {
 		t.Errorf("holds %q", got)
 	}
+}
+
+// TestDirPools has pools made and destroyed, and holds and properties of
+// snapshots, in the state and in its journal.
+func TestDirPools(t *testing.T) {
+	for _, inState := range []bool{false, true} {
+		m := openDir(t, t.TempDir(), func(c *config) { c.parkFrom = 1 })
+		must(t, m.CreatePool(ctx, "two", 1<<30, []string{"/tmp/disk", "/tmp/other"}, prop("mountpoint", "/Volumes/two")))
+		must(t, m.CreatePool(ctx, "three", 1<<30, []string{"/tmp/disk3"}, mountNone))
+		for _, d := range []string{"tank/a/x", "tank/b", "two/a", "three/a"} {
+			create(t, m, d)
+			must(t, m.Snapshot(ctx, false, ds(d).MustSnapshot("1")))
+		}
+		must(t, m.Clone(ctx, snap("two/a@1"), ds("two/c")))
+		must(t, m.HoldSnapshot(ctx, "keep", snap("tank@1"), true))
+		must(t, m.HoldSnapshot(ctx, "more", snap("tank/b@1"), false))
+		must(t, m.SetSnapshot(ctx, snap("tank/b@1"), prop("a:b", "of the snapshot"), prop("c:d", "e")))
+		must(t, m.InheritSnapshot(ctx, snap("tank/b@1"), "c:d"))
+		must(t, m.Destroy(ctx, snap("tank/b@1"), zfs.DestroyMode{Defer: true}))
+		must(t, m.Clone(ctx, snap("three/a@1"), ds("three/c")))
+		if inState {
+			m.dir.compact()
+			m = reopen(t, m)
+		}
+		must(t, m.DestroyPool(ctx, "three", false))
+		must(t, m.ReleaseSnapshot(ctx, "more", snap("tank/b@1"), false))
+		before := describe(t, m)
+		if !strings.Contains(before, "held keep") || !strings.Contains(before, "of the snapshot 1") || !strings.Contains(before, "two [/tmp/disk /tmp/other]") {
+			t.Fatal(before)
+		}
+		for range 2 {
+			m = reopen(t, m)
+			if after := describe(t, m); after != before {
+				t.Fatalf("before:\n%s\nafter:\n%s", before, after)
+			}
+			checkDir(t, m)
+			m.dir.compact()
+		}
+		if err := m.Destroy(ctx, ds("tank/a"), zfs.DestroyMode{Recursive: true}); !zfs.IsKind(err, zfs.Busy) {
+			t.Errorf("a held snapshot: %v", err)
+		}
+		must(t, m.ReleaseSnapshot(ctx, "keep", snap("tank@1"), true))
+		if rows, err := m.List(ctx, zfs.ListOptions{Roots: []zfs.Name{ds("tank/b")}, Types: []zfs.Type{zfs.Snapshots}}); err != nil || len(rows) > 0 {
+			t.Errorf("destroyed with its last hold: %v, %v", rows, err)
+		}
+		must(t, m.DestroyPool(ctx, "two", false))
+		must(t, m.DestroyPool(ctx, "tank", false))
+		checkDir(t, m)
+		path := m.dir.path
+		must(t, m.Close())
+		m, err := OpenDir(ctx, path) // a store without pools is not a new one
+		must(t, err)
+		if pools := m.Pools(); len(pools) > 0 {
+			t.Errorf("there are %q", pools)
+		}
+		checkDir(t, m)
+		must(t, m.Close())
+	}
+}
+
+// TestDirFormat1 opens what was written before there were holds.
+func TestDirFormat1(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "store")
+	must(t, os.CopyFS(path, os.DirFS("testdata/format1")))
+	want, err := os.ReadFile(filepath.Join(path, "want"))
+	must(t, err)
+	must(t, os.Remove(filepath.Join(path, "want")))
+	m := openDir(t, path)
+	if got := describe(t, m); got != string(want) {
+		t.Errorf("got:\n%s\nwant:\n%s", got, want)
+	}
+	must(t, m.HoldSnapshot(ctx, "keep", snap("tank/base@snap"), true))
+	m.dir.compact()
+	before := describe(t, m)
+	m = reopen(t, m)
+	if after := describe(t, m); after != before {
+		t.Errorf("before:\n%s\nafter:\n%s", before, after)
+	}
+	if marker, _ := os.ReadFile(filepath.Join(path, markerName)); string(marker) != markerText+"2\n" {
+		t.Errorf("the marker says %q", marker)
+	}
+	checkDir(t, m)
 }
 
 // TestDirCompacts makes the journal begin anew several times.

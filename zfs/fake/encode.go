@@ -13,6 +13,7 @@ import (
 const (
 	recMachine  = 'M' // transaction, mounts made, serials, data directories, random state
 	recPool     = 'P' // serial of its dataset, size
+	recDevices  = 'V' // serial of the dataset of a pool, how many, their paths
 	recDataset  = 'D' // see encodeDataset
 	recSnapshot = 'S' // see encodeSnapshot
 	recGone     = 'G' // serial
@@ -20,6 +21,7 @@ const (
 	recUnlink   = 'U' // a mount is taken away: where its link is, what it hides
 	recReplace  = 'R' // a data directory gets other contents: its number, that of them in tmp
 	recTrash    = 'T' // a data directory is removed: its number
+	recNames    = 'N' // the properties of users that there are, also of what is read later: how many, names
 	recKids     = 'K' // many children, which are read when they are asked for; see encodeKids
 )
 
@@ -32,6 +34,15 @@ type saved struct {
 
 func appendString(b []byte, s string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
+}
+
+// appendStrings appends how many strings there are, and each.
+func appendStrings(b []byte, list []string) []byte {
+	b = binary.AppendUvarint(b, uint64(len(list)))
+	for _, s := range list {
+		b = appendString(b, s)
+	}
+	return b
 }
 
 // Flags of a mount.
@@ -58,11 +69,7 @@ func (m *Machine) encodeDataset(b []byte, d *dataset) []byte {
 	b = binary.AppendUvarint(b, d.createtxg)
 	b = binary.AppendVarint(b, d.created)
 	b = d.data.encode(b)
-	b = binary.AppendUvarint(b, uint64(len(d.props)))
-	for _, p := range d.props {
-		b = appendString(b, m.names.name(p.id))
-		b = appendString(b, p.value)
-	}
+	b = m.encodeSettings(b, d.props)
 	if d.mnt == nil {
 		return append(b, 0)
 	}
@@ -83,6 +90,16 @@ func (m *Machine) encodeDataset(b []byte, d *dataset) []byte {
 	}
 	if flags&relIsSet != 0 {
 		b = appendString(b, d.mnt.rel)
+	}
+	return b
+}
+
+// encodeSettings appends how many settings there are, and the name and the
+// value of each.
+func (m *Machine) encodeSettings(b []byte, list []setting) []byte {
+	b = binary.AppendUvarint(b, uint64(len(list)))
+	for _, p := range list {
+		b = appendString(appendString(b, m.names.name(p.id)), p.value)
 	}
 	return b
 }
@@ -108,7 +125,13 @@ func (m *mount) serial() uint32 {
 	return m.vol.ds.serial
 }
 
-func encodeSnapshot(b []byte, s *snapshot) []byte {
+// Flags of a snapshot. In format 1 there is only the first.
+const (
+	isDeferred = 1 << iota
+	hasExtra   // its holds and its settings follow
+)
+
+func (m *Machine) encodeSnapshot(b []byte, s *snapshot) []byte {
 	b = append(b, recSnapshot)
 	b = binary.AppendUvarint(b, uint64(s.serial))
 	b = binary.AppendUvarint(b, uint64(s.ds.serial))
@@ -119,9 +142,18 @@ func encodeSnapshot(b []byte, s *snapshot) []byte {
 	b = s.data.encode(b)
 	flags := byte(0)
 	if s.deferred {
-		flags = 1
+		flags |= isDeferred
 	}
-	return append(b, flags)
+	e := s.extra
+	if e == nil || len(e.held)+len(e.props) == 0 {
+		return append(b, flags)
+	}
+	b = append(b, flags|hasExtra)
+	b = binary.AppendUvarint(b, uint64(len(e.held)))
+	for _, h := range e.held {
+		b = binary.AppendVarint(appendString(b, h.tag), h.since)
+	}
+	return m.encodeSettings(b, e.props)
 }
 
 func (m *Machine) encodeMachine(b []byte, serials uint32, dataDirs uint64) []byte {
@@ -137,7 +169,12 @@ func (m *Machine) encodeMachine(b []byte, serials uint32, dataDirs uint64) []byt
 func encodePool(b []byte, p *pool) []byte {
 	b = append(b, recPool)
 	b = binary.AppendUvarint(b, uint64(p.root.serial))
-	return binary.AppendUvarint(b, p.size)
+	b = binary.AppendUvarint(b, p.size)
+	if len(p.devices) == 0 {
+		return b
+	}
+	b = binary.AppendUvarint(append(b, recDevices), uint64(p.root.serial))
+	return appendStrings(b, p.devices)
 }
 
 // A reader takes fields off a payload.
@@ -199,6 +236,24 @@ func (r *reader) string() string {
 	return s
 }
 
+// count reads how many things follow, each of a byte or more.
+func (r *reader) count() uint64 {
+	n := r.uvarint()
+	if n > uint64(len(r.data)) {
+		r.fail()
+		return 0
+	}
+	return n
+}
+
+func (r *reader) strings() []string {
+	var list []string
+	for range r.count() {
+		list = append(list, r.string())
+	}
+	return list
+}
+
 // encodeAll encodes the whole machine, numbering everything anew.
 // restore takes the numbering back.
 func (m *Machine) encodeAll(b []byte, dataDirs uint64) (payload []byte, serials uint32, restore func()) {
@@ -227,6 +282,7 @@ func (m *Machine) encodeAll(b []byte, dataDirs uint64) (payload []byte, serials 
 		}
 	}
 	b = m.encodeMachine(b, serials, dataDirs)
+	b = appendStrings(append(b, recNames), m.names.names)
 	for _, p := range m.pools {
 		b = encodePool(b, p)
 	}
@@ -253,7 +309,7 @@ func sortedTree(d *dataset, list []*dataset) []*dataset {
 func (m *Machine) encodeTree(b []byte, d *dataset, top bool) []byte {
 	b = m.encodeDataset(b, d)
 	for _, s := range d.snaps {
-		b = encodeSnapshot(b, s)
+		b = m.encodeSnapshot(b, s)
 	}
 	if d.children.len() == 0 {
 		return b

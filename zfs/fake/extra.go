@@ -45,14 +45,6 @@ func (s *snapshot) local(id propID) (string, bool) {
 	return "", false
 }
 
-// notInDir refuses what is not kept in a directory.
-func (m *Machine) notInDir(what string) *failure {
-	if m.dir == nil {
-		return nil
-	}
-	return failf(zfs.Unsupported, "%s are not modelled in a directory", what)
-}
-
 // A Held is a hold of a snapshot.
 type Held struct {
 	Snapshot string
@@ -88,9 +80,6 @@ func (m *Machine) sameBelow(name zfs.Snapshot, recursive bool) ([]*snapshot, *fa
 func (m *Machine) HoldSnapshot(ctx context.Context, tag string, name zfs.Snapshot, recursive bool) error {
 	argv := []string{"zfs", "hold", tag, name.String()}
 	return m.change(ctx, argv, func() *failure {
-		if f := m.notInDir("holds"); f != nil {
-			return f
-		}
 		list, f := m.sameBelow(name, recursive)
 		if f != nil {
 			return f
@@ -109,6 +98,7 @@ func (m *Machine) HoldSnapshot(ctx context.Context, tag string, name zfs.Snapsho
 		}
 		for _, s := range list {
 			s.extra.held = append(s.extra.held, hold{tag, m.clock().Unix()})
+			m.store.moved(s)
 		}
 		return nil
 	})
@@ -119,9 +109,6 @@ func (m *Machine) HoldSnapshot(ctx context.Context, tag string, name zfs.Snapsho
 func (m *Machine) ReleaseSnapshot(ctx context.Context, tag string, name zfs.Snapshot, recursive bool) error {
 	argv := []string{"zfs", "release", tag, name.String()}
 	return m.change(ctx, argv, func() *failure {
-		if f := m.notInDir("holds"); f != nil {
-			return f
-		}
 		list, f := m.sameBelow(name, recursive)
 		if f != nil {
 			return f
@@ -135,11 +122,15 @@ func (m *Machine) ReleaseSnapshot(ctx context.Context, tag string, name zfs.Snap
 		if !slices.ContainsFunc(list, withTag) {
 			return failf(zfs.NotFound, "cannot release hold from snapshot '%s': no such tag on this dataset", name)
 		}
+		if slices.ContainsFunc(list, func(s *snapshot) bool { return s.deferred }) {
+			m.readAll() // clones keep it
+		}
 		for _, s := range list {
 			if !withTag(s) {
 				continue
 			}
 			s.extra.held = slices.DeleteFunc(s.extra.held, func(h hold) bool { return h.tag == tag })
+			m.store.moved(s)
 			if s.deferred && s.holds() == 0 && s.firstClone == nil {
 				m.dropSnap(s)
 			}
@@ -192,9 +183,6 @@ func (m *Machine) SetSnapshot(ctx context.Context, name zfs.Snapshot, props ...z
 		argv = append(argv, p.String())
 	}
 	return m.change(ctx, append(argv, name.String()), func() *failure {
-		if f := m.notInDir("properties of snapshots"); f != nil {
-			return f
-		}
 		s := m.lookupSnap(name)
 		if s == nil {
 			return failf(zfs.NotFound, "cannot open '%s': dataset does not exist", name)
@@ -214,6 +202,7 @@ func (m *Machine) SetSnapshot(ctx context.Context, name zfs.Snapshot, props ...z
 			e.props = slices.DeleteFunc(e.props, func(q setting) bool { return q.id == p.id })
 			e.props = append(e.props, p)
 		}
+		m.store.moved(s)
 		return nil
 	})
 }
@@ -227,6 +216,7 @@ func (m *Machine) InheritSnapshot(ctx context.Context, name zfs.Snapshot, proper
 		}
 		if id, ok := m.names.find(property, false); ok && s.extra != nil {
 			s.extra.props = slices.DeleteFunc(s.extra.props, func(p setting) bool { return p.id == id })
+			m.store.moved(s)
 		}
 		return nil
 	})

@@ -1,6 +1,7 @@
 package fake
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -8,6 +9,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"unsafe"
 )
 
@@ -119,11 +122,21 @@ func (j *journal) sync() error {
 	return j.file.Sync()
 }
 
-// stateMagic begins the state, and the marker of a store.
-const (
-	format     = 1
-	stateMagic = "obuilder state 1\n"
-)
+// format is that of the records which are written. Those of every earlier one
+// are read: format 2 has added the holds and settings of snapshots, the
+// devices of pools, and the names of properties.
+const format = 2
+
+// cutMagic takes off data the line that begins a state and names its format,
+// "obuilder state 2".
+func cutMagic(data []byte) (rest []byte, ok bool) {
+	line, rest, ok := bytes.Cut(data, []byte{'\n'})
+	text, named := strings.CutPrefix(string(line), stateMagic)
+	n, err := strconv.Atoi(text)
+	return rest, ok && named && err == nil && n >= 1 && n <= format
+}
+
+const stateMagic = "obuilder state "
 
 // readState reads the state and what its journal has to add. files are the
 // payloads in order, end is where the journal's frames end.
@@ -136,10 +149,10 @@ func readState(dir string) (generation uint64, payloads []string, end int64, err
 		return 0, nil, 0, err
 	default:
 		damaged := fmt.Errorf("%s is damaged", path)
-		if len(data) < len(stateMagic)+8 || string(data[:len(stateMagic)]) != stateMagic {
+		data, ok := cutMagic(data)
+		if !ok || len(data) < 8 {
 			return 0, nil, 0, damaged
 		}
-		data = data[len(stateMagic):]
 		generation = binary.LittleEndian.Uint64(data)
 		payload, rest, ok := cutFrame(data[8:])
 		if !ok || len(rest) > 0 { // it was whole when it got this name
@@ -186,7 +199,7 @@ func journalPath(dir string, generation uint64) string {
 // writeState writes a state of its own generation beside the old one and puts
 // it in its place.
 func writeState(dir string, generation uint64, payload []byte) error {
-	b := append(make([]byte, 0, len(payload)+64), stateMagic...)
+	b := fmt.Appendf(make([]byte, 0, len(payload)+64), "%s%d\n", stateMagic, format)
 	b = binary.LittleEndian.AppendUint64(b, generation)
 	return writeFile(dir, "state", appendFrame(b, payload))
 }

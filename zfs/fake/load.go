@@ -1,6 +1,7 @@
 package fake
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -59,8 +60,9 @@ type loadedMount struct {
 }
 
 type loadedPool struct {
-	serial uint32
-	size   uint64
+	serial  uint32
+	size    uint64
+	devices []string
 }
 
 // A group is the children of a dataset that are parked.
@@ -179,21 +181,33 @@ func (l *loader) records(text string) error {
 			l.nextData = r.uvarint()
 			l.random = r.string()
 		case recPool:
-			p := loadedPool{uint32(r.uvarint()), r.uvarint()}
-			if !slices.ContainsFunc(l.pools, func(q loadedPool) bool { return q.serial == p.serial }) {
+			p := loadedPool{serial: uint32(r.uvarint()), size: r.uvarint()}
+			if l.pool(p.serial) == nil {
 				l.pools = append(l.pools, p)
+			}
+		case recDevices:
+			p := l.pool(uint32(r.uvarint()))
+			devices := r.strings()
+			if p != nil {
+				p.devices = devices
 			}
 		case recDataset:
 			l.dataset(&r)
 		case recSnapshot:
 			l.snapshot(&r)
+		case recNames:
+			for _, name := range r.strings() {
+				l.m.names.find(name, true)
+			}
 		case recKids:
 			l.kids(&r)
 		case recGone:
-			if i := l.item(uint32(r.uvarint())); i != nil {
+			serial := uint32(r.uvarint())
+			if i := l.item(serial); i != nil {
 				l.forget(i)
 				*i = loaded{}
 			}
+			l.pools = slices.DeleteFunc(l.pools, func(p loadedPool) bool { return p.serial == serial })
 		case recReplace:
 			l.replaced = append(l.replaced, [2]uint64{r.uvarint(), r.uvarint()})
 		case recLink:
@@ -208,6 +222,16 @@ func (l *loader) records(text string) error {
 	}
 	if r.bad {
 		return errDamaged
+	}
+	return nil
+}
+
+// pool gives the pool whose dataset has a serial, nil for none.
+func (l *loader) pool(serial uint32) *loadedPool {
+	for i := range l.pools {
+		if l.pools[i].serial == serial {
+			return &l.pools[i]
+		}
 	}
 	return nil
 }
@@ -356,19 +380,19 @@ func (l *loader) settings(r *reader, d *dataset) {
 		return
 	}
 	before := r.data
-	n := r.uvarint()
-	if n == 0 || n >= 1<<16 {
-		return
-	}
-	d.props = make([]setting, 0, n)
-	for range n {
-		name, value := r.string(), r.string()
-		if id, ok := l.m.names.find(name, true); ok {
-			d.setLocal(id, value)
-		}
-	}
+	l.eachSetting(r, d.setLocal)
 	if d.quota == 0 && d.refquota == 0 {
 		l.lastProps, l.lastParsed = before[:len(before)-len(r.data)], d.props
+	}
+}
+
+// eachSetting reads settings.
+func (l *loader) eachSetting(r *reader, f func(id propID, value string)) {
+	for range r.count() {
+		name, value := r.string(), r.string()
+		if id, ok := l.m.names.find(name, true); ok {
+			f(id, value)
+		}
 	}
 }
 
@@ -400,7 +424,17 @@ func (l *loader) snapshot(r *reader) {
 	s.name = r.string()
 	s.guid, s.txg, s.created = r.uint64(), r.uvarint(), r.varint()
 	l.data(r, i)
-	s.deferred = r.byte() != 0
+	flags := r.byte()
+	s.deferred, s.extra = flags&isDeferred != 0, nil
+	if flags&hasExtra == 0 {
+		return
+	}
+	e := &extra{}
+	for range r.count() {
+		e.held = append(e.held, hold{r.string(), r.varint()})
+	}
+	l.eachSetting(r, func(id propID, value string) { e.props = append(e.props, setting{id, value}) })
+	s.extra = e
 }
 
 // link connects what has been read since the last time, and what that refers to.
@@ -416,6 +450,7 @@ func (l *loader) link() error {
 	}
 	fresh := l.fresh
 	l.fresh = nil
+	var clones []uint32
 	for _, serial := range fresh {
 		i := &l.items[serial]
 		var parent *dataset
@@ -444,12 +479,19 @@ func (l *loader) link() error {
 			parent.children.add(i.d)
 		}
 		if i.origin != 0 {
-			o := l.at(i.origin)
-			if o == nil || o.s == nil {
-				return l.fail(fmt.Errorf("%w: dataset %q has no origin", errDamaged, i.d.name))
-			}
-			o.s.addClone(i.d)
+			clones = append(clones, serial)
 		}
+	}
+	slices.SortFunc(clones, func(a, b uint32) int { // they are quickly added in this order
+		return cmp.Compare(l.items[a].d.createtxg, l.items[b].d.createtxg)
+	})
+	for _, serial := range clones {
+		i := &l.items[serial]
+		o := l.at(i.origin)
+		if o == nil || o.s == nil {
+			return l.fail(fmt.Errorf("%w: dataset %q has no origin", errDamaged, i.d.name))
+		}
+		o.s.addClone(i.d)
 	}
 	for _, p := range l.pools {
 		i := l.at(p.serial)
@@ -457,7 +499,7 @@ func (l *loader) link() error {
 			return l.fail(fmt.Errorf("%w: a pool has no dataset", errDamaged))
 		}
 		if i.d.pool == nil {
-			i.d.pool = &pool{root: i.d, size: p.size, free: l.m.dir.free}
+			i.d.pool = &pool{root: i.d, size: p.size, free: l.m.dir.free, devices: p.devices}
 			l.m.pools = append(l.m.pools, i.d.pool)
 		}
 	}

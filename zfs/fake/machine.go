@@ -343,14 +343,24 @@ func (m *Machine) lookupSnap(name zfs.Snapshot) *snapshot {
 	return nil
 }
 
+// addClone puts d among the clones of s, in the order in which they were made,
+// whatever the order in which they are read.
 func (s *snapshot) addClone(d *dataset) {
-	d.origin, d.prevClone, d.nextClone = s, s.lastClone, nil
-	if s.lastClone != nil {
-		s.lastClone.nextClone = d
+	before, after := s.lastClone, (*dataset)(nil)
+	for before != nil && before.createtxg > d.createtxg {
+		before, after = before.prevClone, before
+	}
+	d.origin, d.prevClone, d.nextClone = s, before, after
+	if before != nil {
+		before.nextClone = d
 	} else {
 		s.firstClone = d
 	}
-	s.lastClone = d
+	if after != nil {
+		after.prevClone = d
+	} else {
+		s.lastClone = d
+	}
 }
 
 func (s *snapshot) removeClone(d *dataset) {

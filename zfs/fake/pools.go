@@ -68,9 +68,6 @@ func (m *Machine) CreatePool(ctx context.Context, name string, size uint64, devi
 // DestroyPool is zpool destroy: everything in the pool is unmounted and gone.
 func (m *Machine) DestroyPool(ctx context.Context, name string, force bool) error {
 	return m.change(ctx, []string{"zpool", "destroy", name}, func() *failure {
-		if f := m.notInDir("pools that are destroyed"); f != nil {
-			return f
-		}
 		i := slices.IndexFunc(m.pools, func(p *pool) bool { return p.root.name == name })
 		if i < 0 {
 			return failf(zfs.NotFound, "cannot open '%s': no such pool", name)
@@ -83,6 +80,12 @@ func (m *Machine) DestroyPool(ctx context.Context, name string, force bool) erro
 		slices.SortFunc(list, func(a, b affected) int { return strings.Compare(b.path, a.path) })
 		for _, a := range list {
 			m.removeMountpoint(a.d)
+		}
+		for _, a := range list {
+			for _, s := range a.d.snaps {
+				m.store.dropped(s)
+			}
+			m.store.destroyed(a.d)
 		}
 		m.pools = slices.Delete(m.pools, i, i+1)
 		return nil

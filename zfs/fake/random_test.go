@@ -32,8 +32,8 @@ func randomMoves(r *rand.Rand, n int) []move {
 		list = append(list, move{fmt.Sprintf(format, args...), run})
 	}
 	for len(list) < n {
-		d, e, s, yes := dataset(), dataset(), snapshot(), r.IntN(2) == 0
-		switch r.IntN(16) {
+		d, e, s, yes, below := dataset(), dataset(), snapshot(), r.IntN(2) == 0, r.IntN(2) == 0
+		switch r.IntN(18) {
 		case 0, 1:
 			add(func(m *Machine) error { return m.Create(ctx, ds(d), zfs.CreateOptions{Parents: yes}) }, "create %s", d)
 		case 2, 3, 4:
@@ -74,6 +74,21 @@ func randomMoves(r *rand.Rand, n int) []move {
 				}
 				return m.Rollback(ctx, snap(s), true)
 			}, "inherit or rollback %v %s %s", yes, d, s)
+		case 16:
+			tag := pick("keep", "more")
+			add(func(m *Machine) error {
+				if yes {
+					return m.HoldSnapshot(ctx, tag, snap(s), below)
+				}
+				return m.ReleaseSnapshot(ctx, tag, snap(s), below)
+			}, "hold or release %v -r %v %s %s", yes, below, tag, s)
+		case 17:
+			add(func(m *Machine) error {
+				if yes {
+					return m.SetSnapshot(ctx, snap(s), prop("a:b", e))
+				}
+				return m.InheritSnapshot(ctx, snap(s), "a:b")
+			}, "set or inherit a:b %v %s %s", yes, s, e)
 		case 15:
 			text := fmt.Sprint(r.Uint32())
 			add(func(m *Machine) error {
@@ -109,18 +124,26 @@ type view map[string]string
 func viewOf(t testing.TB, m *Machine, withMounts bool) view {
 	t.Helper()
 	rows, err := m.List(ctx, zfs.ListOptions{Recursive: true, Types: []zfs.Type{zfs.Filesystems, zfs.Snapshots},
-		Properties: []string{"origin", "mountpoint", "defer_destroy", "mounted", "clones"}})
+		Properties: []string{"origin", "mountpoint", "defer_destroy", "userrefs", "a:b", "mounted", "clones"}})
 	must(t, err)
 	v := view{}
 	for _, r := range rows {
-		n := 3
+		n := 5
 		if withMounts {
-			n = 5
+			n = 7
 		}
-		clones := strings.Split(r.Values[4], ",")
+		clones := strings.Split(r.Values[6], ",")
 		sort.Strings(clones)
-		r.Values[4] = strings.Join(clones, ",")
-		v[r.Name] = strings.Join(r.Values[:n], " ")
+		r.Values[6] = strings.Join(clones, ",")
+		text := strings.Join(r.Values[:n], " ")
+		if r.Values[3] != "-" {
+			held, err := m.Holds(ctx, snap(r.Name), false)
+			must(t, err)
+			for _, h := range held {
+				text += " " + h.Tag
+			}
+		}
+		v[r.Name] = text
 	}
 	return v
 }

@@ -11,7 +11,7 @@ type store interface {
 	snapped(*snapshot)
 	rolledBack(*snapshot) *failure // this is about to be done
 	changed(*dataset)              // its name, its properties, its place or its origin
-	moved(*snapshot)               // its name, its dataset or its being deferred
+	moved(*snapshot)               // its name, its dataset, its being deferred, its holds or its settings
 	destroyed(*dataset)
 	dropped(*snapshot)
 	ready() *failure     // why no command can be run
