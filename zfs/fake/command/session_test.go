@@ -26,7 +26,7 @@ import (
 //
 // To record anew, on a machine with OpenZFS (see scripts/openzfs):
 //
-//	scripts/openzfs test -run TestOnOpenZFS ./zfs/fake/command >log
+//	scripts/openzfs test -run TestOnOpenZFS/destroy ./zfs/fake/command >log
 //	go test ./zfs/fake/command -run TestMerge -merge "$PWD/log"
 var merge = flag.String("merge", "", "the log of a run on OpenZFS, from which testdata is to be brought up to date")
 
@@ -40,7 +40,7 @@ type player struct{ session.Player }
 
 func newFake(t *testing.T) *player {
 	t.Helper()
-	m := fake.New()
+	m := fake.New(fake.Pool("tank", diskSize, ""))
 	p := &player{session.Player{Files: m.Files(), Run: func(ctx context.Context, argv []string, in io.Reader, out, err io.Writer) (int, error) {
 		return command.Run(ctx, m, argv, in, out, err), nil
 	}}}
@@ -48,8 +48,6 @@ func newFake(t *testing.T) *player {
 	for _, disk := range disks {
 		p.must(t, fmt.Sprintf("truncate %s %d", disk, diskSize))
 	}
-	p.must(t, "zpool destroy obuilder")
-	p.must(t, "zpool create tank /tmp/disk")
 	return p
 }
 
@@ -131,8 +129,7 @@ func TestOnOpenZFS(t *testing.T) {
 		}
 		return cmd.ProcessState.ExitCode(), nil
 	}}}
-	pools := func() string { return s.play(t, "zpool list -Ho name").Out }
-	for pool := range strings.FieldsSeq(pools()) {
+	for pool := range strings.FieldsSeq(s.play(t, "zpool list -Ho name").Out) {
 		s.must(t, "zpool export "+pool)
 		defer s.play(t, "zpool import -d /tmp "+pool)
 	}
@@ -142,35 +139,41 @@ func TestOnOpenZFS(t *testing.T) {
 		}
 	}
 	for _, file := range sessionFiles(t) {
-		archive, err := txtar.ParseFile(file)
-		if err != nil {
-			t.Fatal(err)
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) { record(t, s, file) })
+	}
+}
+
+// record plays the sessions of a file and writes out those that are not as
+// they were.
+func record(t *testing.T, s *player, file string) {
+	archive, err := txtar.ParseFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, f := range archive.Files {
+		for _, disk := range disks {
+			os.Remove(disk)
+			s.must(t, fmt.Sprintf("truncate %s %d", disk, diskSize))
 		}
-		for i, f := range archive.Files {
-			for _, disk := range disks {
-				os.Remove(disk)
-				s.must(t, fmt.Sprintf("truncate %s %d", disk, diskSize))
-			}
-			s.must(t, "zpool create tank /tmp/disk")
-			var done []session.Step
-			for _, want := range parse(t, f.Data) {
-				done = append(done, s.play(t, want.Command))
-			}
-			s.Close()
-			for pool := range strings.FieldsSeq(pools()) {
-				if s.play(t, "zpool destroy -f "+pool).Status != 0 {
-					unmountAll(t) // zfs does not unmount what is hidden
-					s.must(t, "zpool destroy -f "+pool)
-				}
-			}
-			if got := session.Print(done); got != string(f.Data) {
-				archive.Files[i].Data = []byte(got)
-				t.Errorf("%s, %s: OpenZFS answers otherwise", file, f.Name)
+		s.must(t, "zpool create tank /tmp/disk")
+		var done []session.Step
+		for _, want := range parse(t, f.Data) {
+			done = append(done, s.play(t, want.Command))
+		}
+		s.Close()
+		for pool := range strings.FieldsSeq(s.play(t, "zpool list -Ho name").Out) {
+			if s.play(t, "zpool destroy -f "+pool).Status != 0 {
+				unmountAll(t) // zfs does not unmount what is hidden
+				s.must(t, "zpool destroy -f "+pool)
 			}
 		}
-		if t.Failed() {
-			fmt.Printf("%s%s\n%s%send\n", recordMark, filepath.Base(file), txtar.Format(archive), recordMark)
+		if got := session.Print(done); got != string(f.Data) {
+			archive.Files[i].Data = []byte(got)
+			t.Errorf("%s, %s: OpenZFS answers otherwise", file, f.Name)
 		}
+	}
+	if t.Failed() {
+		fmt.Printf("%s%s\n%s%send\n", recordMark, filepath.Base(file), txtar.Format(archive), recordMark)
 	}
 }
 

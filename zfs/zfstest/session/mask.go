@@ -2,6 +2,7 @@ package session
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -13,14 +14,55 @@ var (
 	txgs     = regexp.MustCompile(`((?:createtxg|objsetid)\s+)\d+`)
 )
 
+// ZFS gives these in the order of hash tables, whose salt is random: what it
+// destroys, or would have to, and what cannot be destroyed.
+var (
+	listed = regexp.MustCompile(`^((would|will) destroy |destroy\t|cannot destroy snapshot )`)
+	heads  = regexp.MustCompile(` the following (datasets|snapshots and bookmarks|clones and dependents):\n$`)
+	name   = regexp.MustCompile(`^[a-zA-Z][\w.:-]*[/@][^']*\n$`)
+	clones = regexp.MustCompile(`[\w.:-]+/[\w.:/-]+(,[\w.:-]+/[\w.:/-]+)+`)
+)
+
+// sorted gives the lines of text, those that come in no order sorted.
+func sorted(text string) []string {
+	lines := slices.Collect(strings.Lines(text))
+	afterHead := false
+	for i := 0; i < len(lines); {
+		start := i
+		key := listed.FindString(lines[i])
+		switch {
+		case key != "":
+			for i < len(lines) && strings.HasPrefix(lines[i], key) {
+				i++
+			}
+		case afterHead:
+			for i < len(lines) && name.MatchString(lines[i]) {
+				i++
+			}
+		}
+		i = max(i, start+1)
+		slices.Sort(lines[start:i])
+		afterHead = heads.MatchString(lines[i-1])
+	}
+	return lines
+}
+
+func sortClones(list string) string {
+	names := strings.Split(list, ",")
+	slices.Sort(names)
+	return strings.Join(names, ",")
+}
+
 // Mask puts # in place of what depends on more than the commands: sizes, dates,
-// guids and transaction numbers. Sizes that a command has set stay.
+// guids and transaction numbers. Sizes that a command has set stay. What ZFS
+// lists in no particular order is sorted.
 func Mask(text string) string {
 	var b strings.Builder
-	for line := range strings.Lines(text) {
+	for _, line := range sorted(text) {
 		line, end := strings.CutSuffix(line, "\n")
 		hashes := func(s string) string { return strings.Repeat("#", len(s)) }
 		line = dates.ReplaceAllStringFunc(line, hashes)
+		line = clones.ReplaceAllStringFunc(line, sortClones)
 		line = txgs.ReplaceAllString(line, "${1}#")
 		if !given.MatchString(line) {
 			line = sizeOnly.ReplaceAllStringFunc(line, func(s string) string {

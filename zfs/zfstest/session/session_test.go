@@ -62,12 +62,15 @@ func TestSplitJoin(t *testing.T) {
 
 func TestMask(t *testing.T) {
 	for text, want := range map[string]string{
-		"tank/a  creation  Tue Nov  4  7:11 2025  -\n": "tank/a  creation  #####################  -\n",
-		"tank    24K  1.50G   24K  /tank\n":            "tank######################/tank\n",
-		"tank\t24K\t/a\n":                              "tank\t#\t/a\n",
-		"tank  quota  1.50G  local":                    "tank  quota  1.50G  local",
-		"tank  createtxg  12  -":                       "tank  createtxg  #  -",
-		"x 12345 123":                                  "x # 123",
+		"tank/a  creation  Tue Nov  4  7:11 2025  -\n":             "tank/a  creation  #####################  -\n",
+		"tank    24K  1.50G   24K  /tank\n":                        "tank######################/tank\n",
+		"tank\t24K\t/a\n":                                          "tank\t#\t/a\n",
+		"tank  quota  1.50G  local":                                "tank  quota  1.50G  local",
+		"tank  createtxg  12  -":                                   "tank  createtxg  #  -",
+		"x 12345 123":                                              "x # 123",
+		"would destroy t/b\nwould destroy t/a\nwould reclaim 3K\n": "would destroy t/a\nwould destroy t/b\nwould reclaim###\n",
+		"t/z\nuse '-r' to destroy the following datasets:\nt/b\nt/a@1\ncannot destroy 't/c': no\nt/a\n": "t/z\nuse '-r' to destroy the following datasets:\nt/a@1\nt/b\ncannot destroy 't/c': no\nt/a\n",
+		"t@a\tclones\tt/c,t/a/b,t/b\t-\n": "t@a\tclones\tt/a/b,t/b,t/c\t-\n",
 	} {
 		if got := session.Mask(text); got != want {
 			t.Errorf("%q: got %q, want %q", text, got, want)
