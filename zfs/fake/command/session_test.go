@@ -46,7 +46,7 @@ func newFake(t *testing.T) *player {
 	}}}
 	p.must(t, "mkdir /tmp")
 	for _, disk := range disks {
-		p.must(t, fmt.Sprintf("truncate %s %d", disk, diskSize))
+		p.play(t, fmt.Sprintf("truncate %s %d", disk, diskSize))
 	}
 	return p
 }
