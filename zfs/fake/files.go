@@ -603,6 +603,8 @@ func (t *tree) readDir(name string) ([]fs.DirEntry, error) {
 			list = append(list, place{mnt: at.mnt, snap: s, obj: rootObj}.info(s.name))
 		}
 		return list, nil
+	case ctlEmpty:
+		return list, nil
 	}
 	at.contents().names(at.obj, func(name string, obj uint64) bool {
 		list = append(list, place{mnt: at.mnt, snap: at.snap, obj: obj}.top().info(name))

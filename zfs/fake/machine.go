@@ -133,6 +133,8 @@ type pool struct {
 	size uint64
 	free func() uint64 // when it is not for us to say
 
+	noAutomount bool // its snapshots look empty
+
 	devices []string // for people to see
 }
 

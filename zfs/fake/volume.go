@@ -284,6 +284,7 @@ const (
 	notCtl ctlDir = iota
 	ctlZFS
 	ctlSnapshot
+	ctlEmpty // that of a snapshot which is not mounted
 )
 
 func (p place) contents() *contents {
@@ -295,7 +296,7 @@ func (p place) contents() *contents {
 
 func (p place) inode() *inode {
 	switch p.ctl {
-	case ctlZFS, ctlSnapshot:
+	case ctlZFS, ctlSnapshot, ctlEmpty:
 		return &inode{mode: fs.ModeDir | 0o777, nlink: 1}
 	}
 	return p.contents().inode(p.obj)
@@ -356,7 +357,12 @@ func (p place) step(name string) (place, error) {
 		if i < 0 {
 			return place{}, syscall.ENOENT
 		}
+		if d.pool.noAutomount {
+			return place{mnt: p.mnt, ctl: ctlEmpty}, nil
+		}
 		return place{mnt: p.mnt, snap: d.snaps[i], obj: rootObj}, nil
+	case ctlEmpty:
+		return place{}, syscall.ENOENT
 	}
 	ino := p.inode()
 	if ino.mode&fs.ModeDir == 0 {
