@@ -19,10 +19,21 @@
 //	var t fault.Transcript
 //	err := work(ctx, fault.Wrap(fs, &t))
 //	fmt.Print(t.String())
+//
+// A [Plan] is written down, as S-expressions: which commands go wrong, and how.
+// [Faults] has everything that can, what a Mac does to a build by name among it:
+//
+//	plan, err := fault.Parse("", []byte(`(busy (dataset tank/result/**) (tries 3))`))
+//	armed, err := plan.Arm(nil)
+//	err = work(ctx, fault.Wrap(fs, armed))
+//	for _, rule := range armed.Unfired() {
+//		fmt.Println("never happened:", rule)
+//	}
 package fault
 
 import (
 	"context"
+	"slices"
 
 	"obuilder.org/obuilder/zfs"
 )
@@ -38,8 +49,11 @@ type Interceptor interface {
 // outermost: a transcript before a fault shows what the program saw, one after
 // it what was really run.
 func Wrap(fs zfs.FS, interceptors ...Interceptor) zfs.FS {
-	for i := len(interceptors) - 1; i >= 0; i-- {
-		fs = &wrapped{fs, interceptors[i]}
+	for _, in := range slices.Backward(interceptors) {
+		if a, ok := in.(*Armed); ok {
+			in = bound{a, fs}
+		}
+		fs = &wrapped{fs, in}
 	}
 	return fs
 }

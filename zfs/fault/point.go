@@ -34,9 +34,9 @@ type Point struct {
 	at     int64
 	action Action
 
-	seen    atomic.Int64
-	fired   atomic.Bool
-	crashed atomic.Bool
+	seen  atomic.Int64
+	fired atomic.Bool
+	end   end
 }
 
 // At gives a point that does action at the command of the number n, the first
@@ -48,30 +48,22 @@ func (p *Point) Fired() bool { return p.fired.Load() }
 
 // Intercept implements [Interceptor].
 func (p *Point) Intercept(_ context.Context, argv []string, run func() error) error {
-	crash := func() error {
-		return &zfs.Error{Kind: zfs.Unavailable, Argv: argv, Status: -1, Err: ErrCrashed}
-	}
-	if p.crashed.Load() {
-		return crash()
-	}
-	if p.seen.Add(1)-1 != p.at {
-		err := run()
-		if p.crashed.Load() {
-			return crash()
+	return p.end.guard(argv, func() error {
+		if p.seen.Add(1)-1 != p.at {
+			return run()
 		}
-		return err
-	}
-	p.fired.Store(true)
-	if p.action.fail != nil {
-		err := *p.action.fail
-		if err.Argv == nil {
-			err.Argv = argv
+		p.fired.Store(true)
+		if p.action.fail != nil {
+			err := *p.action.fail
+			if err.Argv == nil {
+				err.Argv = argv
+			}
+			return &err
 		}
-		return &err
-	}
-	if !p.action.before {
-		_ = run() // nobody is left to read how it ended
-	}
-	p.crashed.Store(true)
-	return crash()
+		if !p.action.before {
+			_ = run() // nobody is left to read how it ended
+		}
+		p.end.come(ErrCrashed)
+		return nil // guard knows
+	})
 }
