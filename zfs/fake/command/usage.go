@@ -2,8 +2,11 @@ package command
 
 import (
 	_ "embed"
+	"errors"
 	"fmt"
 	"strings"
+
+	"obuilder.org/obuilder/zfs"
 )
 
 // The texts are those of OpenZFS 2.1.11.
@@ -91,4 +94,20 @@ func (c *call) noVerb(name string) int {
 	}
 	fmt.Fprintf(c.err, "unrecognized command '%s'\n%s", name, c.all())
 	return 2
+}
+
+// failed prints why a command failed, and gives its exit status.
+func (c *call) failed(err error) int {
+	var e *zfs.Error
+	if !errors.As(err, &e) || e.Err != nil {
+		c.errorf("%s: %v", c.program, err)
+		return 255
+	}
+	if e.Stderr != "" {
+		c.errorf("%s", e.Stderr)
+	}
+	if e.Status == 2 {
+		return c.usage(c.verb)
+	}
+	return e.Status
 }
