@@ -98,7 +98,7 @@ func (f *Files) entry(name string) (dir place, base string, at place, err error)
 	if base == "." {
 		return dir, base, dir, nil
 	}
-	at, err = dir.step(base)
+	at, _, err = dir.step(base)
 	if err == nil {
 		at = at.top()
 	}
@@ -319,7 +319,7 @@ func (f *file) release() {
 	if v.opens[f.at.obj]--; v.opens[f.at.obj] == 0 {
 		delete(v.opens, f.at.obj)
 		if ino := v.inode(f.at.obj); ino != nil && ino.nlink == 0 {
-			v.free(f.at.obj)
+			v.free(f.at.obj, ino)
 		}
 	}
 }
@@ -393,7 +393,7 @@ func (f *Files) removeAt(dir place, base string, at place, all bool) error {
 			return true
 		})
 		for _, name := range names {
-			child, err := at.step(name)
+			child, _, err := at.step(name)
 			if err == nil {
 				err = f.removeAt(at, name, child.top(), true)
 			}
@@ -501,7 +501,7 @@ func (f *Files) Link(oldname, newname string) error {
 		err = syscall.EPERM
 	default:
 		at.mnt.vol.change(at.obj).nlink++
-		at.mnt.vol.link(dir.obj, base, at.obj, f.m.now())
+		at.mnt.vol.link(dir.obj, base, at.obj, at.inode().mode, f.m.now())
 		return nil
 	}
 	return &os.LinkError{Op: "link", Old: oldname, New: newname, Err: err}
@@ -596,7 +596,7 @@ func (t *tree) readDir(name string) ([]fs.DirEntry, error) {
 	list := []fs.DirEntry{}
 	switch at.ctl {
 	case ctlZFS:
-		p, _ := at.step("snapshot")
+		p, _, _ := at.step("snapshot")
 		return append(list, p.info("snapshot")), nil
 	case ctlSnapshot:
 		for _, s := range at.mnt.vol.ds.snaps {

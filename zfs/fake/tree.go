@@ -1,7 +1,7 @@
 package fake
 
 import (
-	"cmp"
+	"io/fs"
 	"slices"
 )
 
@@ -17,17 +17,18 @@ type key struct {
 	name string
 }
 
-func (a key) compare(b key) int {
-	if c := cmp.Compare(a.obj, b.obj); c != 0 {
-		return c
+func (a *key) less(b *key) bool {
+	if a.obj != b.obj {
+		return a.obj < b.obj
 	}
-	return cmp.Compare(a.name, b.name)
+	return a.name < b.name
 }
 
 type item struct {
 	key
-	ino *inode // of an object
-	obj uint64 // of a name
+	ino  *inode      // of an object
+	obj  uint64      // of a name
+	kind fs.FileMode // of what has the name: its type bits
 }
 
 const maxItems = 32 // in a node
@@ -59,11 +60,11 @@ func (c cow) own(n *node) *node {
 	return m
 }
 
-func (n *node) kid(k key) int {
+func (n *node) kid(k *key) int {
 	lo, hi := 0, len(n.keys)
 	for lo < hi {
 		mid := (lo + hi) / 2
-		if k.compare(n.keys[mid]) < 0 {
+		if k.less(&n.keys[mid]) {
 			hi = mid
 		} else {
 			lo = mid + 1
@@ -72,17 +73,17 @@ func (n *node) kid(k key) int {
 	return lo
 }
 
-func (n *node) find(k key) (int, bool) {
+func (n *node) find(k *key) (int, bool) {
 	lo, hi := 0, len(n.items)
 	for lo < hi {
 		mid := (lo + hi) / 2
-		if n.items[mid].compare(k) < 0 {
+		if n.items[mid].less(k) {
 			lo = mid + 1
 		} else {
 			hi = mid
 		}
 	}
-	return lo, lo < len(n.items) && n.items[lo].key == k
+	return lo, lo < len(n.items) && n.items[lo].key == *k
 }
 
 // get gives the item of k, nil when there is none. n may be nil.
@@ -91,9 +92,9 @@ func (n *node) get(k key) *item {
 		return nil
 	}
 	for n.kids != nil {
-		n = n.kids[n.kid(k)]
+		n = n.kids[n.kid(&k)]
 	}
-	if i, ok := n.find(k); ok {
+	if i, ok := n.find(&k); ok {
 		return &n.items[i]
 	}
 	return nil
@@ -105,7 +106,7 @@ func (n *node) ascend(k key, f func(*item) bool) bool {
 		return true
 	}
 	if n.kids == nil {
-		i, _ := n.find(k)
+		i, _ := n.find(&k)
 		for ; i < len(n.items); i++ {
 			if !f(&n.items[i]) {
 				return false
@@ -113,7 +114,7 @@ func (n *node) ascend(k key, f func(*item) bool) bool {
 		}
 		return true
 	}
-	for i := n.kid(k); i < len(n.kids); i++ {
+	for i := n.kid(&k); i < len(n.kids); i++ {
 		if !n.kids[i].ascend(k, f) {
 			return false
 		}
@@ -136,7 +137,7 @@ func (c cow) put(n *node, it item) *node {
 func (c cow) insert(n *node, it item) (left, right *node, at key) {
 	n = c.own(n)
 	if n.kids == nil {
-		i, ok := n.find(it.key)
+		i, ok := n.find(&it.key)
 		if ok {
 			n.items[i] = it
 			return n, nil, key{}
@@ -154,7 +155,7 @@ func (c cow) insert(n *node, it item) (left, right *node, at key) {
 		n.items = n.items[:half]
 		return n, right, right.items[0].key
 	}
-	i := n.kid(it.key)
+	i := n.kid(&it.key)
 	kid, split, at := c.insert(n.kids[i], it)
 	n.kids[i] = kid
 	if split == nil {
@@ -178,7 +179,7 @@ func (c cow) insert(n *node, it item) (left, right *node, at key) {
 func (c cow) del(n *node, k key) *node {
 	n = c.own(n)
 	if n.kids == nil {
-		if i, ok := n.find(k); ok {
+		if i, ok := n.find(&k); ok {
 			n.items = slices.Delete(n.items, i, i+1)
 		}
 		if len(n.items) == 0 {
@@ -186,7 +187,7 @@ func (c cow) del(n *node, k key) *node {
 		}
 		return n
 	}
-	i := n.kid(k)
+	i := n.kid(&k)
 	if kid := c.del(n.kids[i], k); kid != nil {
 		n.kids[i] = kid
 		return n

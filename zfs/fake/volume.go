@@ -102,7 +102,7 @@ func (v *volume) room() error {
 	if d.refquota > 0 && d.refd >= d.refquota {
 		return syscall.EDQUOT
 	}
-	if left, quota := d.available(); left == 0 {
+	if left, quota := d.left(); left == 0 {
 		if quota {
 			return syscall.EDQUOT
 		}
@@ -128,13 +128,14 @@ func (v *volume) put(dir uint64, name string, ino inode) uint64 {
 	obj := v.next + rootObj
 	ino.born, ino.made, ino.nlink = *v.now, *v.now, 1
 	v.tree = v.cow().put(v.tree, item{key: key{obj: obj}, ino: &ino})
-	v.link(dir, name, obj, ino.mtime)
+	v.link(dir, name, obj, ino.mode, ino.mtime)
 	v.ds.born(objectSize)
 	return obj
 }
 
-func (v *volume) link(dir uint64, name string, obj uint64, now int64) {
-	v.tree = v.cow().put(v.tree, item{key: key{dir, name}, obj: obj})
+// link gives an object of a mode a name.
+func (v *volume) link(dir uint64, name string, obj uint64, mode fs.FileMode, now int64) {
+	v.tree = v.cow().put(v.tree, item{key: key{dir, name}, obj: obj, kind: mode.Type()})
 	v.change(dir).mtime = now
 }
 
@@ -144,15 +145,15 @@ func (v *volume) unlink(dir uint64, name string, now int64) {
 	obj := v.tree.get(k).obj
 	v.tree = v.cow().del(v.tree, k)
 	v.change(dir).mtime = now
-	ino := v.change(obj)
-	if ino.nlink--; ino.nlink == 0 && v.opens[obj] == 0 {
-		v.free(obj)
+	if ino := v.inode(obj); ino.nlink == 1 && v.opens[obj] == 0 {
+		v.free(obj, ino)
+	} else {
+		v.change(obj).nlink--
 	}
 }
 
 // free drops an object.
-func (v *volume) free(obj uint64) {
-	ino := v.inode(obj)
+func (v *volume) free(obj uint64, ino *inode) {
 	for i := range ino.data {
 		v.ds.killed(ino.data[i].born, ino.data[i].charge())
 	}
@@ -333,7 +334,7 @@ func (w *walker) here() place { return w.stack[len(w.stack)-1] }
 
 // top gives what is mounted on p, if anything.
 func (p place) top() place {
-	for p.snap == nil && p.ctl == notCtl {
+	for p.snap == nil && p.ctl == notCtl && len(p.mnt.over) > 0 {
 		over := p.mnt.over[p.obj]
 		if over == nil {
 			break
@@ -343,44 +344,39 @@ func (p place) top() place {
 	return p
 }
 
-// step goes to the child of a name, whatever it is.
-func (p place) step(name string) (place, error) {
+// step goes to the child of a name of a directory, and says of which kind it is:
+// a directory, a link or a file. That is all that a walk asks of most inodes.
+func (p place) step(name string) (child place, kind fs.FileMode, err error) {
 	switch p.ctl {
 	case ctlZFS:
 		if name == "snapshot" {
-			return place{mnt: p.mnt, ctl: ctlSnapshot}, nil
+			return place{mnt: p.mnt, ctl: ctlSnapshot}, fs.ModeDir, nil
 		}
-		return place{}, syscall.ENOENT
 	case ctlSnapshot:
 		d := p.mnt.vol.ds
 		i := d.snapIndex(name)
-		if i < 0 {
-			return place{}, syscall.ENOENT
+		switch {
+		case i < 0:
+		case d.pool.noAutomount:
+			return place{mnt: p.mnt, ctl: ctlEmpty}, fs.ModeDir, nil
+		default:
+			return place{mnt: p.mnt, snap: d.snaps[i], obj: rootObj}, fs.ModeDir, nil
 		}
-		if d.pool.noAutomount {
-			return place{mnt: p.mnt, ctl: ctlEmpty}, nil
+	case notCtl:
+		if name == ".zfs" && p.obj == rootObj && p.snap == nil && p.mnt.vol.ds != nil {
+			return place{mnt: p.mnt, ctl: ctlZFS}, fs.ModeDir, nil
 		}
-		return place{mnt: p.mnt, snap: d.snaps[i], obj: rootObj}, nil
-	case ctlEmpty:
-		return place{}, syscall.ENOENT
+		if it := p.contents().tree.get(key{p.obj, name}); it != nil {
+			return place{mnt: p.mnt, snap: p.snap, obj: it.obj}, it.kind, nil
+		}
 	}
-	ino := p.inode()
-	if ino.mode&fs.ModeDir == 0 {
-		return place{}, syscall.ENOTDIR
-	}
-	if name == ".zfs" && p.obj == rootObj && p.snap == nil && p.mnt.vol.ds != nil {
-		return place{mnt: p.mnt, ctl: ctlZFS}, nil
-	}
-	obj, ok := p.contents().child(p.obj, name)
-	if !ok {
-		return place{}, syscall.ENOENT
-	}
-	return place{mnt: p.mnt, snap: p.snap, obj: obj}, nil
+	return place{}, 0, syscall.ENOENT
 }
 
 // walk follows path from where the walker is. A link at the end is followed
 // when last is true.
 func (w *walker) walk(path string, last bool) error {
+	kind := fs.ModeDir     // of where it is: it begins at a directory
 	after := len(path) + 1 // of path that is not of a link, with the slash before it
 	for path != "" {
 		name, rest, _ := strings.Cut(path, "/")
@@ -389,7 +385,7 @@ func (w *walker) walk(path string, last bool) error {
 		case "", ".":
 			continue
 		case "..":
-			if w.here().inode().mode&fs.ModeDir == 0 {
+			if kind != fs.ModeDir {
 				return syscall.ENOTDIR
 			}
 			if len(w.stack) > 1 {
@@ -399,21 +395,25 @@ func (w *walker) walk(path string, last bool) error {
 			}
 			continue
 		}
-		p, err := w.here().step(name)
+		if kind != fs.ModeDir {
+			return syscall.ENOTDIR
+		}
+		p, is, err := w.here().step(name)
 		if err != nil {
 			w.missing, w.rest, w.dangling = name, rest, len(rest) >= after
 			return err
 		}
-		p = p.top()
-		ino := p.inode()
-		if ino.mode&fs.ModeSymlink == 0 || !last && strings.Trim(path, "/") == "" {
+		p = p.top() // a directory, as is what a mount covers
+		if is != fs.ModeSymlink || !last && strings.Trim(path, "/") == "" {
 			w.stack = append(w.stack, p)
+			kind = is
 			continue
 		}
+		target := p.inode().target
 		if w.links++; w.links > maxLinks {
 			return syscall.ELOOP
 		}
-		if strings.HasPrefix(ino.target, "/") {
+		if strings.HasPrefix(target, "/") {
 			if w.closed {
 				return errEscapes
 			}
@@ -421,9 +421,9 @@ func (w *walker) walk(path string, last bool) error {
 		}
 		after = min(after, len(path))
 		if path != "" {
-			path = ino.target + "/" + path
+			path = target + "/" + path
 		} else {
-			path = ino.target
+			path = target
 		}
 	}
 	return nil
