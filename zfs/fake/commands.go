@@ -3,7 +3,6 @@ package fake
 import (
 	"context"
 	"slices"
-	"strconv"
 	"strings"
 
 	"obuilder.org/obuilder/zfs"
@@ -70,7 +69,7 @@ func (m *Machine) checkNew(parent *dataset, ds zfs.Dataset, settings []setting, 
 		return failf(zfs.NoSpace, "cannot create '%s': out of space", ds)
 	}
 	for _, s := range settings {
-		n, _ := strconv.ParseUint(s.value, 10, 64)
+		n := s.number()
 		switch s.id {
 		case propQuota, propRefquota:
 			if n > 0 && n < emptyFS {
@@ -80,8 +79,8 @@ func (m *Machine) checkNew(parent *dataset, ds zfs.Dataset, settings []setting, 
 			if left, _ := m.space(parent).available(); n > left {
 				return failf(zfs.NoSpace, "cannot create '%s': out of space", ds)
 			}
-			if n > 0 {
-				return failf(zfs.Unsupported, "cannot create '%s': reservations are not modelled", ds)
+			if n > 0 && m.dir != nil {
+				return failf(zfs.Unsupported, notModelled+"reservations in a directory")
 			}
 		}
 	}
@@ -242,6 +241,14 @@ func (m *Machine) snapshot(recursive bool, snaps []zfs.Snapshot) *failure {
 	if list[0].d.poolFree() < snapshotNeeds*uint64(len(list)) {
 		return failf(zfs.NoSpace, "cannot create snapshot '%s@%s': out of space%s", list[0].d.fullName(), list[0].name, none)
 	}
+	for _, n := range list { // what the head shares with it has to fit besides what is reserved
+		if n.d.refreserved == 0 {
+			continue
+		}
+		if left, _ := n.d.available(); min(n.d.refreserved, n.d.written()) > left {
+			return failf(zfs.NoSpace, "cannot create snapshot '%s@%s': out of space%s", n.d.fullName(), n.name, none)
+		}
+	}
 	if f := m.store.freeze(list); f != nil {
 		return f
 	}
@@ -252,6 +259,7 @@ func (m *Machine) snapshot(recursive bool, snaps []zfs.Snapshot) *failure {
 		d.dead = nil
 		d.snaps = append(d.snaps, s)
 		d.frozen = m.txg
+		d.refresh()
 		m.store.snapped(s)
 	}
 	return nil
@@ -303,24 +311,24 @@ func (m *Machine) set(ds zfs.Dataset, list []zfs.Property) *failure {
 		return f
 	}
 	for _, s := range settings {
-		n, _ := strconv.ParseUint(s.value, 10, 64)
+		n := s.number()
+		reserves := s.id == propReservation || s.id == propRefreservation
 		switch {
-		case n == 0:
-		case s.id == propQuota && n < m.space(d).used(), s.id == propRefquota && n < m.space(d).refd:
+		case reserves && n > 0 && m.dir != nil:
+			return failf(zfs.Unsupported, notModelled+"reservations in a directory")
+		case m.fits(d, s.id, n):
+		case reserves:
+			return failf(zfs.NoSpace, "cannot set property for '%s': size is greater than available space", ds)
+		default:
 			return failf(zfs.NoSpace, "cannot set property for '%s': size is less than current used or reserved space", ds)
-		case s.id == propReservation, s.id == propRefreservation:
-			if left, _ := m.space(d).available(); n > left {
-				return failf(zfs.NoSpace, "cannot set property for '%s': size is greater than available space", ds)
-			}
-			return failf(zfs.Unsupported, "cannot set property for '%s': reservations are not modelled", ds)
 		}
 	}
 	var moved []affected
 	wasNone := false
 	for _, s := range settings {
 		if s.id == propMountpoint || s.id == propCanmount && s.value == "off" {
-			var buf [4]affected
-			moved = affectedBy(d, false, buf[:0])
+			moved = affectedBy(d, false, m.moving[:0])
+			m.moving = moved
 			at, _ := d.mountpoint()
 			wasNone = wasNone || s.id == propMountpoint && (at == "none" || at == "legacy")
 		}
@@ -701,13 +709,8 @@ func (m *Machine) renameDataset(from, to zfs.Dataset, opts zfs.RenameOptions) *f
 		}
 		m.removeMountpoint(d)
 	}
-	if used := d.used(); d.parent != parent {
-		for p := d.parent; p != nil; p = p.parent {
-			p.usedChildren -= used
-		}
-		for p := parent; p != nil; p = p.parent {
-			p.usedChildren += used
-		}
+	if d.parent != parent {
+		d.moveTo(parent)
 	}
 	d.parent.children.remove(d.name)
 	d.name, d.parent = to.Base(), parent

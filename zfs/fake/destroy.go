@@ -217,6 +217,7 @@ func (s *snapshot) inUse() *failure {
 
 func (m *Machine) dropDataset(d *dataset) {
 	origin := d.origin
+	d.reserve(0, 0)
 	d.charge(-int64(d.usedHead), -int64(d.usedSnap))
 	if origin != nil {
 		origin.removeClone(d)
@@ -241,6 +242,7 @@ func (m *Machine) dropSnap(s *snapshot) {
 		d.snaps = nil
 	}
 	d.frozen = d.prevTxg()
+	d.refresh()
 	m.store.dropped(s)
 }
 

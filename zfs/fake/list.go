@@ -2,8 +2,13 @@ package fake
 
 import (
 	"context"
+	"errors"
+	"os"
+	"path"
+	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"obuilder.org/obuilder/zfs"
 )
@@ -229,4 +234,40 @@ func (m *Machine) getAll(target zfs.Name, properties []string) ([]zfs.Value, *fa
 		values[i] = v
 	}
 	return values, nil
+}
+
+// At gives the name of the file system or snapshot that a path leads into, ""
+// for none. The text of an error is what strerror(3) gives.
+func (m *Machine) At(path string) (string, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.dir != nil {
+		return m.dir.nameAt(path)
+	}
+	p, err := m.resolve(path, true)
+	switch {
+	case err != nil:
+		return "", errors.New(errnoText(err))
+	case p.snap != nil:
+		return p.snap.fullName(), nil
+	case p.mnt.vol.ds == nil:
+		return "", nil
+	}
+	return p.mnt.vol.ds.fullName(), nil
+}
+
+// nameAt is [Machine.At]. It goes by the name of the path: links in it are not
+// followed.
+func (d *directory) nameAt(name string) (string, error) {
+	if _, err := os.Stat(filepath.Join(d.join("mnt"), filepath.FromSlash(name))); err != nil {
+		return "", errors.New(errnoText(syscall.ENOENT))
+	}
+	for top := path.Clean("/" + name); ; top = path.Dir(top) {
+		if x := d.mountedAt(top); x != nil {
+			return x.fullName(), nil
+		}
+		if top == "/" {
+			return "", nil
+		}
+	}
 }

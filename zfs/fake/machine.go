@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -30,6 +31,7 @@ type Machine struct {
 	moved uint64 // counts mounts, for their order
 
 	walker walker // to be used again
+	moving []affected
 }
 
 var _ zfs.FS = (*Machine)(nil)
@@ -157,7 +159,8 @@ type dataset struct {
 	guid, createtxg uint64
 	created         int64
 
-	usedHead, usedSnap, usedChildren uint64
+	reserved, refreserved                     uint64 // for all below it, for its head
+	usedHead, usedSnap, usedChildren, usedRef uint64
 
 	mnt *mount // where it is mounted
 
@@ -190,6 +193,15 @@ type contents struct {
 	refd uint64   // bytes
 	dead deadList // bytes of the previous snapshot that are not here any more
 	data *dataDir // where it is, on a machine in a directory
+}
+
+// number is the value of a setting of bytes, and 0 that of any other.
+func (s setting) number() uint64 {
+	if isUser(s.id) || props[s.id].kind != size {
+		return 0
+	}
+	n, _ := strconv.ParseUint(s.value, 10, 64)
+	return n
 }
 
 // children are few, mostly, or very many.

@@ -28,6 +28,8 @@ const (
 	size               // bytes or none
 	blockSize          // a power of two
 	mountPath
+	once    // what a new file system is given; only the default is modelled
+	onlyDef // can be set in ZFS; only the default is modelled
 )
 
 // A propDef is a property as OpenZFS 2.1.11 has it.
@@ -36,6 +38,8 @@ type propDef struct {
 	kind     propKind
 	inherits bool
 	ofSnap   bool // snapshots have it
+	notFS    bool // file systems do not have it
+	plain    bool // its source is "-" although it is not read-only
 	def      string
 	values   string // as in the message about others
 }
@@ -69,6 +73,12 @@ const (
 	propOverlay
 	propReservation
 	propRefreservation
+	propUsedbyrefreservation
+	propObjsetid
+	propFilesystemCount
+	propSnapshotCount
+	propRecordsize
+	propCompression
 	propRest
 )
 
@@ -90,54 +100,96 @@ var props = [...]propDef{
 	propWritten:           {name: "written", ofSnap: true},
 	propLogicalused:       {name: "logicalused"},
 	propLogicalreferenced: {name: "logicalreferenced", ofSnap: true},
-	propDeferDestroy:      {name: "defer_destroy", ofSnap: true},
-	propUserrefs:          {name: "userrefs", ofSnap: true},
-	propClones:            {name: "clones", ofSnap: true},
+	propDeferDestroy:      {name: "defer_destroy", ofSnap: true, notFS: true},
+	propUserrefs:          {name: "userrefs", ofSnap: true, notFS: true},
+	propClones:            {name: "clones", ofSnap: true, notFS: true},
 	propName:              {name: "name", ofSnap: true},
 	propCompressratio:     {name: "compressratio", ofSnap: true},
 
-	propMountpoint: {name: "mountpoint", kind: mountPath, inherits: true},
-	propCanmount:   {name: "canmount", kind: choice, def: "on", values: "on | off | noauto"},
-	propReadonly:   {name: "readonly", kind: choice, inherits: true, def: "off", values: onOff},
-	propQuota:      {name: "quota", kind: size, def: "0"},
-	propRefquota:   {name: "refquota", kind: size, def: "0"},
-	propOverlay:    {name: "overlay", kind: choice, inherits: true, def: "on", values: onOff},
+	propUsedbyrefreservation: {name: "usedbyrefreservation"},
+	propObjsetid:             {name: "objsetid", ofSnap: true},
+	propFilesystemCount:      {name: "filesystem_count", def: noLimit},
+	propSnapshotCount:        {name: "snapshot_count", def: noLimit},
+
+	propMountpoint:  {name: "mountpoint", kind: mountPath, inherits: true},
+	propCanmount:    {name: "canmount", kind: choice, def: "on", values: "on | off | noauto"},
+	propReadonly:    {name: "readonly", kind: choice, inherits: true, def: "off", values: onOff},
+	propQuota:       {name: "quota", kind: size, def: "0"},
+	propRefquota:    {name: "refquota", kind: size, def: "0"},
+	propOverlay:     {name: "overlay", kind: choice, inherits: true, def: "on", values: onOff},
+	propRecordsize:  {name: "recordsize", kind: blockSize, inherits: true, def: "131072"},
+	propCompression: {name: "compression", kind: choice, inherits: true, def: "off", values: "on | off | lzjb | gzip | gzip-[1-9] | zle | lz4 | zstd | zstd-[1-19] | zstd-fast | zstd-fast-[1-10,20,30,40,50,60,70,80,90,100,500,1000]"},
 
 	propReservation:    {name: "reservation", kind: size, def: "0"},
 	propRefreservation: {name: "refreservation", kind: size, def: "0"},
 
 	// Those that only have values here.
-	propRest + 0:  {name: "compression", kind: choice, inherits: true, def: "off", values: "on | off | lzjb | gzip | gzip-[1-9] | zle | lz4 | zstd | zstd-[1-19] | zstd-fast | zstd-fast-[1-10,20,30,40,50,60,70,80,90,100,500,1000]"},
-	propRest + 1:  {name: "atime", kind: choice, inherits: true, def: "on", values: onOff},
-	propRest + 2:  {name: "relatime", kind: choice, inherits: true, def: "off", values: onOff},
-	propRest + 3:  {name: "devices", kind: choice, inherits: true, ofSnap: true, def: "on", values: onOff},
-	propRest + 4:  {name: "exec", kind: choice, inherits: true, ofSnap: true, def: "on", values: onOff},
-	propRest + 5:  {name: "setuid", kind: choice, inherits: true, ofSnap: true, def: "on", values: onOff},
-	propRest + 6:  {name: "checksum", kind: choice, inherits: true, def: "on", values: "on | off | fletcher2 | fletcher4 | sha256 | sha512 | skein | edonr"},
-	propRest + 7:  {name: "sync", kind: choice, inherits: true, def: "standard", values: "standard | always | disabled"},
-	propRest + 8:  {name: "logbias", kind: choice, inherits: true, def: "latency", values: "latency | throughput"},
-	propRest + 9:  {name: "xattr", kind: choice, inherits: true, ofSnap: true, def: "on", values: "on | off | dir | sa"},
-	propRest + 10: {name: "primarycache", kind: choice, inherits: true, ofSnap: true, def: "all", values: "all | none | metadata"},
-	propRest + 11: {name: "secondarycache", kind: choice, inherits: true, ofSnap: true, def: "all", values: "all | none | metadata"},
-	propRest + 12: {name: "snapdir", kind: choice, inherits: true, def: "hidden", values: "hidden | visible"},
-	propRest + 13: {name: "copies", kind: choice, inherits: true, def: "1", values: "1 | 2 | 3"},
-	propRest + 14: {name: "dnodesize", kind: choice, inherits: true, def: "legacy", values: "legacy | auto | 1k | 2k | 4k | 8k | 16k"},
-	propRest + 15: {name: "recordsize", kind: blockSize, inherits: true, def: "131072"},
-	propRest + 16: {name: "dedup", kind: choice, inherits: true, def: "off", values: "on | off | verify | sha256[,verify] | sha512[,verify] | skein[,verify] | edonr,verify"},
-	propRest + 17: {name: "aclmode", kind: choice, inherits: true, def: "discard", values: "discard | groupmask | passthrough | restricted"},
-	propRest + 18: {name: "aclinherit", kind: choice, inherits: true, def: "restricted", values: "discard | noallow | restricted | passthrough | passthrough-x"},
-	propRest + 19: {name: "acltype", kind: choice, inherits: true, ofSnap: true, def: "off", values: "off | nfsv4 | posix"},
-	propRest + 20: {name: "vscan", kind: choice, inherits: true, def: "off", values: onOff},
-	propRest + 21: {name: "nbmand", kind: choice, inherits: true, ofSnap: true, def: "off", values: onOff},
-	propRest + 22: {name: "volmode", kind: choice, inherits: true, def: "default", values: "default | full | geom | dev | none"},
-	propRest + 23: {name: "snapdev", kind: choice, inherits: true, def: "hidden", values: "hidden | visible"},
-	propRest + 24: {name: "redundant_metadata", kind: choice, inherits: true, def: "all", values: "all | most | some | none"},
+	propRest + 0:  {name: "atime", kind: choice, inherits: true, def: "on", values: onOff},
+	propRest + 1:  {name: "relatime", kind: choice, inherits: true, def: "off", values: onOff},
+	propRest + 2:  {name: "devices", kind: choice, inherits: true, ofSnap: true, def: "on", values: onOff},
+	propRest + 3:  {name: "exec", kind: choice, inherits: true, ofSnap: true, def: "on", values: onOff},
+	propRest + 4:  {name: "setuid", kind: choice, inherits: true, ofSnap: true, def: "on", values: onOff},
+	propRest + 5:  {name: "checksum", kind: choice, inherits: true, def: "on", values: "on | off | fletcher2 | fletcher4 | sha256 | sha512 | skein | edonr"},
+	propRest + 6:  {name: "sync", kind: choice, inherits: true, def: "standard", values: "standard | always | disabled"},
+	propRest + 7:  {name: "logbias", kind: choice, inherits: true, def: "latency", values: "latency | throughput"},
+	propRest + 8:  {name: "xattr", kind: choice, inherits: true, ofSnap: true, def: "on", values: "on | off | dir | sa"},
+	propRest + 9:  {name: "primarycache", kind: choice, inherits: true, ofSnap: true, def: "all", values: "all | none | metadata"},
+	propRest + 10: {name: "secondarycache", kind: choice, inherits: true, ofSnap: true, def: "all", values: "all | none | metadata"},
+	propRest + 11: {name: "snapdir", kind: choice, inherits: true, def: "hidden", values: "hidden | visible"},
+	propRest + 12: {name: "copies", kind: choice, inherits: true, def: "1", values: "1 | 2 | 3"},
+	propRest + 13: {name: "dnodesize", kind: choice, inherits: true, def: "legacy", values: "legacy | auto | 1k | 2k | 4k | 8k | 16k"},
+	propRest + 14: {name: "dedup", kind: choice, inherits: true, def: "off", values: "on | off | verify | sha256[,verify] | sha512[,verify] | skein[,verify] | edonr,verify"},
+	propRest + 15: {name: "aclmode", kind: choice, inherits: true, def: "discard", values: "discard | groupmask | passthrough | restricted"},
+	propRest + 16: {name: "aclinherit", kind: choice, inherits: true, def: "restricted", values: "discard | noallow | restricted | passthrough | passthrough-x"},
+	propRest + 17: {name: "acltype", kind: choice, inherits: true, ofSnap: true, def: "off", values: "off | nfsv4 | posix"},
+	propRest + 18: {name: "vscan", kind: choice, inherits: true, def: "off", values: onOff},
+	propRest + 19: {name: "nbmand", kind: choice, inherits: true, ofSnap: true, def: "off", values: onOff},
+	propRest + 20: {name: "volmode", kind: choice, inherits: true, def: "default", values: "default | full | geom | dev | none"},
+	propRest + 21: {name: "snapdev", kind: choice, inherits: true, def: "hidden", values: "hidden | visible"},
+	propRest + 22: {name: "redundant_metadata", kind: choice, inherits: true, def: "all", values: "all | most | some | none"},
+
+	// Those that are always the same here.
+	propRest + 23: {name: "refcompressratio", ofSnap: true, def: "1.00"},
+	propRest + 24: {name: "version", kind: onlyDef, ofSnap: true, plain: true, def: "5"},
+	propRest + 25: {name: "utf8only", kind: once, inherits: true, ofSnap: true, plain: true, def: "off"},
+	propRest + 26: {name: "normalization", kind: once, inherits: true, ofSnap: true, plain: true, def: "none"},
+	propRest + 27: {name: "casesensitivity", kind: once, inherits: true, ofSnap: true, plain: true, def: "sensitive"},
+	propRest + 28: {name: "encryption", kind: once, inherits: true, ofSnap: true, def: "off"},
+	propRest + 29: {name: "keyformat", kind: once, def: "none"},
+	propRest + 30: {name: "pbkdf2iters", kind: once, def: "0"},
+	propRest + 31: {name: "keylocation", kind: onlyDef, def: "none"},
+	propRest + 32: {name: "sharenfs", kind: onlyDef, inherits: true, def: "off"},
+	propRest + 33: {name: "sharesmb", kind: onlyDef, inherits: true, def: "off"},
+	propRest + 34: {name: "zoned", kind: onlyDef, inherits: true, def: "off"},
+	propRest + 35: {name: "mlslabel", kind: onlyDef, inherits: true, ofSnap: true, def: "none"},
+	propRest + 36: {name: "context", kind: onlyDef, ofSnap: true, def: "none"},
+	propRest + 37: {name: "fscontext", kind: onlyDef, ofSnap: true, def: "none"},
+	propRest + 38: {name: "defcontext", kind: onlyDef, ofSnap: true, def: "none"},
+	propRest + 39: {name: "rootcontext", kind: onlyDef, ofSnap: true, def: "none"},
+	propRest + 40: {name: "special_small_blocks", kind: onlyDef, inherits: true, def: "0"},
+	propRest + 41: {name: "filesystem_limit", kind: onlyDef, def: noLimit},
+	propRest + 42: {name: "snapshot_limit", kind: onlyDef, def: noLimit},
+	propRest + 43: {name: "volsize", kind: onlyDef, notFS: true, def: "-"},
+	propRest + 44: {name: "volblocksize", kind: once, notFS: true, inherits: true, def: "-"},
+	propRest + 45: {name: "receive_resume_token"},
+	propRest + 46: {name: "encryptionroot"},
+	propRest + 47: {name: "keystatus"},
+	propRest + 48: {name: "redact_snaps"},
 }
 
-var aliases = map[string]propID{
-	"avail": propAvailable, "refer": propReferenced, "lused": propLogicalused, "lrefer": propLogicalreferenced,
-	"usedsnap": propUsedbysnapshots, "usedds": propUsedbydataset, "usedchild": propUsedbychildren,
-	"compress": propRest, "rdonly": propReadonly, "recsize": propRest + 15, "ratio": propCompressratio,
+// noLimit is the value of a limit that there is not.
+const noLimit = "18446744073709551615"
+
+// aliases are the other names of properties: the titles of their columns.
+var aliases = map[string]string{
+	"avail": "available", "refer": "referenced", "ratio": "compressratio", "reserv": "reservation",
+	"volblock": "volblocksize", "recsize": "recordsize", "compress": "compression", "rdonly": "readonly",
+	"case": "casesensitivity", "refreserv": "refreservation", "usedsnap": "usedbysnapshots",
+	"usedds": "usedbydataset", "usedchild": "usedbychildren", "usedrefreserv": "usedbyrefreservation",
+	"dnsize": "dnodesize", "refratio": "refcompressratio", "lused": "logicalused", "lrefer": "logicalreferenced",
+	"fslimit": "filesystem_limit", "sslimit": "snapshot_limit", "fscount": "filesystem_count",
+	"sscount": "snapshot_count", "redund_md": "redundant_metadata", "resumetok": "receive_resume_token",
+	"encroot": "encryptionroot", "rsnaps": "redact_snaps",
 }
 
 var propIDs = func() map[string]propID {
@@ -145,8 +197,8 @@ var propIDs = func() map[string]propID {
 	for i, p := range props {
 		ids[p.name] = propID(i)
 	}
-	for name, id := range aliases {
-		ids[name] = id
+	for alias, name := range aliases {
+		ids[alias] = ids[name]
 	}
 	return ids
 }()
@@ -228,12 +280,7 @@ func (d *dataset) local(id propID) (string, bool) {
 }
 
 func (d *dataset) setLocal(id propID, value string) {
-	switch id {
-	case propQuota:
-		d.quota, _ = strconv.ParseUint(value, 10, 64)
-	case propRefquota:
-		d.refquota, _ = strconv.ParseUint(value, 10, 64)
-	}
+	d.limit(id, value)
 	for i := range d.props {
 		if d.props[i].id == id {
 			if d.props[i].value != value { // they may be shared
@@ -246,7 +293,26 @@ func (d *dataset) setLocal(id propID, value string) {
 	d.props = append(slices.Clip(d.props), setting{id, value})
 }
 
+// limit keeps what a property limits at hand.
+func (d *dataset) limit(id propID, value string) {
+	if id != propQuota && id != propRefquota && id != propReservation && id != propRefreservation {
+		return
+	}
+	n, _ := strconv.ParseUint(value, 10, 64)
+	switch id {
+	case propQuota:
+		d.quota = n
+	case propRefquota:
+		d.refquota = n
+	case propReservation:
+		d.reserve(n, d.refreserved)
+	case propRefreservation:
+		d.reserve(d.reserved, n)
+	}
+}
+
 func (d *dataset) unsetLocal(id propID) {
+	d.limit(id, "0")
 	for i := range d.props {
 		if d.props[i].id == id {
 			d.props = slices.Concat(d.props[:i], d.props[i+1:])
@@ -303,6 +369,9 @@ func (d *dataset) nameBelow(top *dataset, b []byte) []byte {
 	return append(b, d.name...)
 }
 
+// notModelled begins the text about what ZFS has and this has not.
+const notModelled = "not modelled: "
+
 // parse checks the value of a property and brings it into the form in which
 // it is kept. The text is what is wrong with it.
 func parse(id propID, name, value string) (kept, text string) {
@@ -313,9 +382,20 @@ func parse(id propID, name, value string) (kept, text string) {
 		return value, ""
 	}
 	def := &props[id]
+	if def.notFS {
+		return "", fmt.Sprintf("'%s' does not apply to datasets of this type", def.name)
+	}
 	switch def.kind {
-	case readOnly:
+	case readOnly, once:
 		return "", fmt.Sprintf("'%s' is readonly", def.name)
+	case onlyDef:
+		if value == "none" && def.def == noLimit {
+			value = noLimit
+		}
+		if value != def.def {
+			return "", notModelled + def.name + "=" + value
+		}
+		return value, ""
 	case mountPath:
 		if value == "none" || value == "legacy" || strings.HasPrefix(value, "/") {
 			return value, ""
@@ -329,13 +409,13 @@ func parse(id propID, name, value string) (kept, text string) {
 		if !ok {
 			return "", badSize(value)
 		}
-		if n == 0 {
+		if n == 0 && (id == propQuota || id == propRefquota) {
 			return "", "use 'none' to disable quota/refquota"
 		}
 		return strconv.FormatUint(n, 10), ""
 	case blockSize:
 		n, ok := parseSize(value)
-		if !ok {
+		if !ok && value != "none" {
 			return "", badSize(value)
 		}
 		if n < 512 || n > 1<<20 || bits.OnesCount64(n) != 1 {
@@ -353,6 +433,10 @@ func parse(id propID, name, value string) (kept, text string) {
 // oneOf reports whether value is in a list such as "on | gzip-[1-9]".
 func oneOf(value, list string) bool {
 	for alt := range strings.SplitSeq(list, " | ") {
+		alt, verify := strings.CutSuffix(alt, "[,verify]")
+		if verify && value == alt+",verify" {
+			return true
+		}
 		prefix, ranges, ok := strings.Cut(alt, "[")
 		if !ok {
 			if value == alt {
@@ -429,7 +513,11 @@ func (m *Machine) parseAll(what string, list []zfs.Property, into []setting) ([]
 		value, text := parse(id, p.Name, p.Value)
 		if text != "" {
 			kind := zfs.Usage
-			if !isUser(id) && props[id].kind == readOnly {
+			switch {
+			case strings.HasPrefix(text, notModelled):
+				return nil, failf(zfs.Unsupported, "%s", text)
+			case isUser(id):
+			case props[id].kind == readOnly, props[id].kind == once:
 				kind = zfs.Permission
 			}
 			return nil, failf(kind, "%s: %s", what, text)
@@ -449,13 +537,19 @@ func (m *Machine) get(d *dataset, id propID) (value, source string) {
 		if id == propMountpoint {
 			v, from = d.mountpoint()
 		}
-		switch from {
-		case d:
+		switch {
+		case from == d:
 			return v, "local"
-		case nil:
-			return v, "default"
+		case from != nil:
+			return v, "inherited from " + from.fullName()
+		case !isUser(id) && (props[id].plain || props[id].notFS):
+			return v, "-"
 		}
-		return v, "inherited from " + from.fullName()
+		return v, "default"
+	}
+	switch id {
+	case propFilesystemCount, propSnapshotCount:
+		return noLimit, "default"
 	}
 	return m.derived(d, id), "-"
 }
@@ -497,15 +591,25 @@ func (m *Machine) derived(d *dataset, id propID) string {
 		return utoa(m.space(d).refd)
 	case propWritten:
 		return utoa(m.written(&m.space(d).contents, d.prev()))
+	case propUsedbyrefreservation:
+		return utoa(d.usedRef)
+	case propObjsetid:
+		return objsetid(d.guid)
 	case propAvailable:
-		n, _ := m.space(d).available()
+		n, _ := m.space(d).left()
 		if d.refquota > 0 {
 			n = min(n, d.refquota-min(d.refquota, d.refd))
 		}
 		return utoa(n)
 	}
+	if def := props[id].def; def != "" {
+		return def
+	}
 	return "-"
 }
+
+// objsetid makes up the number of the object in which ZFS keeps a dataset.
+func objsetid(guid uint64) string { return utoa(guid % 1e8) }
 
 // getSnap gives a property of snapshot i of d as zfs get -p prints it.
 func (m *Machine) getSnap(d *dataset, i int, id propID) (value, source string) {
@@ -521,12 +625,16 @@ func (m *Machine) getSnap(d *dataset, i int, id propID) (value, source string) {
 			return own, "local"
 		case !ok:
 			return "-", "-"
+		case from == nil && !isUser(id) && props[id].plain:
+			return v, "-"
 		case from == nil:
 			return v, "default"
 		}
 		return v, "inherited from " + from.fullName()
 	}
 	switch id {
+	case propObjsetid:
+		return objsetid(s.guid), "-"
 	case propType:
 		return string(zfs.Snapshots), "-"
 	case propName:
@@ -578,6 +686,9 @@ func (m *Machine) getSnap(d *dataset, i int, id propID) (value, source string) {
 			b.WriteString(c.fullName())
 		}
 		return b.String(), "-"
+	}
+	if def := &props[id]; def.ofSnap && def.def != "" {
+		return def.def, "-"
 	}
 	return "-", "-"
 }

@@ -61,17 +61,67 @@ func (l deadList) until(txg uint64) (sum uint64) {
 	return sum
 }
 
-// used is what d and all below it take up.
-func (d *dataset) used() uint64 { return d.usedHead + d.usedSnap + d.usedChildren }
+// used is what d and all below it take up, and what is kept free for its head.
+func (d *dataset) used() uint64 { return d.usedHead + d.usedSnap + d.usedChildren + d.usedRef }
+
+// counted is what d counts for above it.
+func (d *dataset) counted() uint64 { return max(d.used(), d.reserved) }
 
 // charge changes what d uses itself, and with it what all above it use.
 func (d *dataset) charge(head, snap int64) {
+	before := d.counted()
 	d.usedHead += uint64(head)
 	d.usedSnap += uint64(snap)
-	if sum := head + snap; sum != 0 {
-		for p := d.parent; p != nil; p = p.parent {
-			p.usedChildren += uint64(sum)
+	if d.refreserved > 0 {
+		d.usedRef = d.refreserved - min(d.refreserved, d.written())
+	}
+	d.passOn(before)
+}
+
+// reserve sets how much is kept free for d and all below it, and for its head.
+func (d *dataset) reserve(all, head uint64) {
+	before := d.counted()
+	d.reserved, d.refreserved, d.usedRef = all, head, 0
+	if head > 0 {
+		d.usedRef = head - min(head, d.written())
+	}
+	d.passOn(before)
+}
+
+// refresh brings up to date what is kept free for the head of d, after its
+// last snapshot or its origin has become another.
+func (d *dataset) refresh() {
+	if d.refreserved > 0 {
+		d.charge(0, 0)
+	}
+}
+
+// passOn changes what all above d use, after what d counts for has changed.
+func (d *dataset) passOn(before uint64) {
+	for p := d.parent; p != nil; d, p = p, p.parent {
+		change := d.counted() - before
+		if change == 0 {
+			return
 		}
+		before = p.counted()
+		p.usedChildren += change
+	}
+}
+
+// moveTo takes d, with what it counts for, from its parent to another, nil for
+// none. Neither knows d as a child then.
+func (d *dataset) moveTo(parent *dataset) {
+	for _, side := range [...]*dataset{d.parent, parent} {
+		if side == nil {
+			continue
+		}
+		before := side.counted()
+		if side == d.parent {
+			side.usedChildren -= d.counted()
+		} else {
+			side.usedChildren += d.counted()
+		}
+		side.passOn(before)
 	}
 }
 
@@ -192,12 +242,23 @@ func (m *Machine) written(c *contents, prev *snapshot) uint64 {
 	case m.dir != nil:
 		return 0
 	}
+	return c.since(prev)
+}
+
+// since is written, in memory.
+func (c *contents) since(prev *snapshot) uint64 {
+	if prev == nil {
+		return c.refd
+	}
 	var sum uint64
 	for _, e := range c.dead {
 		sum += e.bytes
 	}
 	return c.refd + sum - prev.refd
 }
+
+// written is what the head of d has alone.
+func (d *dataset) written() uint64 { return d.since(d.prev()) }
 
 // slop is what ZFS keeps back for itself (spa_get_slop_space).
 func slop(size uint64) uint64 {
@@ -215,19 +276,54 @@ func (d *dataset) poolFree() uint64 {
 	return total - min(total, root.root.used())
 }
 
-// available is how much can be written to d, but for its refquota. quota says
-// whether a quota is what limits it.
+// available is how much more d and all below it can use. quota says whether a
+// quota is what limits it. The rules are those of dsl_dir_space_available.
 func (d *dataset) available() (bytes uint64, quota bool) {
-	bytes = d.poolFree()
-	for p := d; p != nil; p = p.parent {
-		if p.quota == 0 {
-			continue
-		}
-		if left := p.quota - min(p.quota, p.used()); left < bytes {
-			bytes, quota = left, true
+	used := d.used()
+	if d.parent == nil {
+		bytes = d.poolFree()
+	} else if bytes, quota = d.parent.available(); d.reserved > used {
+		bytes += d.reserved - used
+	}
+	if d.quota > 0 {
+		if left := d.quota - min(d.quota, used); left < bytes {
+			return left, true
 		}
 	}
 	return bytes, quota
+}
+
+// left is how much can be written to d, but for its refquota.
+func (d *dataset) left() (bytes uint64, quota bool) {
+	bytes, quota = d.available()
+	return bytes + d.usedRef, quota
+}
+
+// fits reports whether d can be given a limit. The rules are those of the
+// checks in dsl_dir.c and dsl_dataset.c.
+func (m *Machine) fits(d *dataset, id propID, n uint64) bool {
+	switch m.space(d); id {
+	case propQuota:
+		return n == 0 || n >= max(d.used(), d.reserved)
+	case propRefquota:
+		return n == 0 || n >= max(d.refd, d.refreserved)
+	case propReservation:
+		before, after := d.counted(), max(d.used(), n)
+		if after <= before {
+			return true
+		}
+		left := d.poolFree()
+		if d.parent != nil {
+			left, _ = d.parent.available()
+		}
+		return after-before <= left && (d.quota == 0 || n <= d.quota)
+	case propRefreservation:
+		own := d.written()
+		before, after := max(own, d.refreserved), max(own, n)
+		left, _ := d.available()
+		return after <= before || after-before <= left && (d.refquota == 0 || n <= d.refquota)
+	}
+	return true
 }
 
 func roundUp(n, to uint64) uint64 { return (n + to - 1) / to * to }
