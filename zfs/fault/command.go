@@ -14,6 +14,10 @@ var verbs = []string{
 	"rename", "rollback", "set", "snapshot", "unmount", "zpool-list",
 }
 
+// Verbs names the commands that a rule can be for: those of zfs as they are,
+// and zpool-list.
+func Verbs() []string { return slices.Clone(verbs) }
+
 // A command is a command line of zfs.FS, taken apart.
 type command struct {
 	argv      []string

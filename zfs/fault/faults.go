@@ -312,7 +312,7 @@ var table = []Fault{
 		Name: "held-snapshot", Mac: true,
 		What:    "A snapshot cannot be destroyed because it is held, in the words of OpenZFS 2.4.",
 		Example: "(held-snapshot (dataset obuilder/result/*@snap) (tries 1))",
-		Sources: []string{"https://github.com/openzfs/zfs/pull/17234", "https://github.com/openzfs/zfs/issues/17295"},
+		Sources: []string{"https://github.com/openzfs/zfs/pull/17234 (the wording is that of logs)", "https://github.com/openzfs/zfs/issues/17295"},
 		Texts: []Text{
 			{"zfs destroy obuilder/result/a@snap", 1, heldText("obuilder/result/a@snap"), zfs.Busy},
 			{"zfs destroy -r obuilder/result/a", 1, heldText("obuilder/result/a@snap"), zfs.Busy},

@@ -11,9 +11,6 @@ import (
 // among them. A pattern with an '@' is for snapshots, one without for datasets.
 type Pattern string
 
-// everything are the patterns that match any name.
-var everything = []Pattern{"**", "**@*"}
-
 // Matches reports whether the pattern matches a whole name. A pattern that is
 // not well formed matches nothing.
 func (p Pattern) Matches(name string) bool {

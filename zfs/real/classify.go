@@ -47,11 +47,11 @@ var rules = []rule{
 	is(verified, zfs.Busy, `cannot unmount `+q+`: pool or dataset is busy`),
 	is(verified, zfs.Busy, `cannot unmount `+q+`: no such pool or dataset`),
 	is(verified, zfs.Busy, `cannot destroy snapshot .*: dataset is busy`),
-	is(unverified, zfs.Busy, `cannot .*: (?:pool or )?dataset is busy`),                // from lib/libzfs/libzfs_util.c of 2.1 (EZFS_BUSY)
-	is(unverified, zfs.Busy, `cannot unmount `+q+`: unmount failed`),                   // macOS: from lib/libzfs/os/macos/libzfs_mount_os.c, errno is lost
-	is(unverified, zfs.Busy, `umount\(.*\): Resource busy(?: -- .*)?`),                 // macOS: umount(8), run when diskutil failed
-	is(unverified, zfs.Busy, `Volume .* failed to unmount: dissented by .*`),           // macOS: diskutil(8)
-	is(unverified, zfs.Busy, `cannot destroy snapshots?: .*snapshot is (?:held|busy)`), // OpenZFS 2.4's wording of held snapshots
+	is(unverified, zfs.Busy, `cannot .*: (?:pool or )?dataset is busy`),          // from lib/libzfs/libzfs_util.c of 2.1 (EZFS_BUSY)
+	is(unverified, zfs.Busy, `cannot unmount `+q+`: un?mount failed`),            // macOS: from lib/libzfs/os/macos/libzfs_mount_os.c, errno is lost; "umount failed" until 1.9
+	is(unverified, zfs.Busy, `umount\(.*\): Resource busy(?: -- .*)?`),           // macOS: umount(8), run when diskutil failed
+	is(unverified, zfs.Busy, `Volume .* failed to unmount: dissented by .*`),     // macOS: diskutil(8)
+	is(unverified, zfs.Busy, `cannot destroy snapshot .*: it's being held\. .*`), // held snapshots as of OpenZFS 2.4: from https://github.com/openzfs/zfs/pull/17234
 
 	is(verified, zfs.HasClones, `cannot destroy `+q+`: (?:filesystem|volume|snapshot) has dependent clones`),
 	is(verified, zfs.HasClones, `cannot rollback to `+q+`: clones of previous snapshots exist`),

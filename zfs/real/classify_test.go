@@ -23,6 +23,8 @@ func TestClassify(t *testing.T) {
 		{"zfs mount p/a@s", 1, "cannot open 'p/a@s': dataset does not exist", zfs.NotFound},
 		{"zfs unmount p/a", 1, "Volume zfs on disk3s1 failed to unmount: dissented by PID 123 (/usr/libexec/mds)\numount(/x): Resource busy -- try 'diskutil unmount'\ncannot unmount '/x': unmount failed", zfs.Busy},
 		{"zfs set mountpoint=none p/a", 1, "umount(/Users/mac1000): Resource busy -- try 'diskutil unmount'", zfs.Busy},
+		{"zfs unmount -f z51", 1, "Unmount failed for /Volumes/z51\nFallback umount called\r\numount: unmount(/Volumes/z51): Resource busy\ncannot unmount '/Volumes/z51': umount failed", zfs.Busy},
+		{"zfs destroy p/a@s", 1, "cannot destroy snapshot p/a@s: it's being held. Run 'zfs holds -r p/a@s' to see holders.", zfs.Busy},
 		// Noise beside what matters.
 		{"zfs unmount p/a", 1, "cannot open 'p/a@1': snapshot delimiter '@' is not expected here\ncannot unmount '/x': pool or dataset is busy", zfs.Busy},
 		{"zfs destroy -r p/a", 1, "cannot unmount '/x/b': no such pool or dataset\ncannot unmount '/x': pool or dataset is busy", zfs.Busy},
