@@ -365,56 +365,95 @@ func (m *Machine) Inherit(ctx context.Context, ds zfs.Dataset, property string, 
 }
 
 func (m *Machine) inherit(ds zfs.Dataset, property string, recursive bool) *failure {
-	id, ok := m.names.find(property, false)
-	switch {
-	case !ok:
-		f := failf(zfs.Usage, "invalid property '%s'\nusage:\n\tinherit [-rS] <property> <filesystem|volume|snapshot> ...", property)
-		f.Status = 2
+	id, f := m.inheritable(property, false)
+	if f != nil {
 		return f
-	case !isUser(id) && props[id].kind == readOnly:
-		return failf(zfs.Permission, "%s property is read-only", property)
-	case !inherits(id):
-		text := "'" + property + "' property cannot be inherited"
-		if id == propQuota || id == propRefquota {
-			text += "\nuse 'zfs set " + property + "=none' to clear\nuse 'zfs inherit -S " + property + "' to revert to received value"
-		}
-		return failf(zfs.Usage, "%s", text)
 	}
 	d := m.lookup(ds.String())
 	if d == nil {
 		return failf(zfs.NotFound, "cannot open '%s': dataset does not exist", ds)
 	}
-	return m.inheritOne(d, id, recursive)
+	return m.inheritAll(d, id, recursive)
 }
 
-func (m *Machine) inheritOne(d *dataset, id propID, recursive bool) *failure {
-	if _, local := d.local(id); local {
-		var moved []affected
-		wasNone := false
-		if id == propMountpoint {
-			moved = affectedBy(d, false, nil)
-			at, _ := d.mountpoint()
-			wasNone = at == "none" || at == "legacy"
-			if f := m.unmountAll(moved, false); f != nil {
-				return f
-			}
-		}
-		d.unsetLocal(id)
-		m.store.changed(d)
-		if f := m.mountAll(moved, wasNone); f != nil {
-			f.Stderr += "\nproperty may be set but unable to remount filesystem"
-			return f
-		}
+// inheritable finds a property that can be inherited or, when received is set,
+// go back to what it was received with.
+func (m *Machine) inheritable(property string, received bool) (propID, *failure) {
+	id, ok := m.names.find(property, false)
+	switch {
+	case !ok:
+		f := failf(zfs.Usage, "invalid property '%s'\nusage:\n\tinherit [-rS] <property> <filesystem|volume|snapshot> ...", property)
+		f.Status = 2
+		return 0, f
+	case isUser(id):
+		return id, nil
+	case props[id].kind == readOnly, props[id].kind == once:
+		return 0, failf(zfs.Permission, "%s property is read-only", property)
+	case inherits(id):
+		return id, nil
+	case received && (property == "volsize" || property == "version"):
+		return 0, failf(zfs.Usage, "'%s' property cannot be reverted to a received value", property)
+	case received:
+		return id, nil
 	}
+	text := "'" + property + "' property cannot be inherited"
+	switch id {
+	case propQuota, propRefquota, propReservation, propRefreservation:
+		text += "\nuse 'zfs set " + property + "=none' to clear\nuse 'zfs inherit -S " + property + "' to revert to received value"
+	}
+	return 0, failf(zfs.Usage, "%s", text)
+}
+
+// inheritAll does it for d and, when recursive, for all below it. It goes on
+// when one fails.
+func (m *Machine) inheritAll(d *dataset, id propID, recursive bool) *failure {
+	if !recursive {
+		return m.inheritOne(d, id)
+	}
+	list := d.subtree(nil)
+	names := make(map[*dataset]string, len(list))
+	for _, x := range list {
+		names[x] = x.fullName()
+	}
+	slices.SortFunc(list, func(a, b *dataset) int { return strings.Compare(names[a], names[b]) })
 	var first *failure
-	if recursive {
-		for _, c := range d.sorted() {
-			if f := m.inheritOne(c, id, true); f != nil && first == nil {
-				first = f
-			}
+	for _, x := range list {
+		f := m.inheritOne(x, id)
+		switch {
+		case f == nil:
+		case first == nil:
+			first = f
+		default:
+			first.Stderr += "\n" + f.Stderr
+		}
+		for _, s := range x.snaps {
+			m.inheritSnap(s, id)
 		}
 	}
 	return first
+}
+
+func (m *Machine) inheritOne(d *dataset, id propID) *failure {
+	if _, local := d.local(id); !local {
+		return nil
+	}
+	var moved []affected
+	wasNone := false
+	if id == propMountpoint {
+		moved = affectedBy(d, false, nil)
+		at, _ := d.mountpoint()
+		wasNone = at == "none" || at == "legacy"
+		if f := m.unmountAll(moved, false); f != nil {
+			return f
+		}
+	}
+	d.unsetLocal(id)
+	m.store.changed(d)
+	if f := m.mountAll(moved, wasNone); f != nil {
+		f.Stderr += "\nproperty may be set but unable to remount filesystem"
+		return f
+	}
+	return nil
 }
 
 // sorted gives the children of d by name.

@@ -188,14 +188,14 @@ func (m *Machine) SetSnapshot(ctx context.Context, name zfs.Snapshot, props ...z
 			return failf(zfs.NotFound, "cannot open '%s': dataset does not exist", name)
 		}
 		what := "cannot set property for '" + name.String() + "'"
+		for _, p := range props {
+			if !validUserProp(p.Name) {
+				return failf(zfs.Usage, "%s: this property can not be modified for snapshots", what)
+			}
+		}
 		settings, f := m.parseAll(what, props, nil)
 		if f != nil {
 			return f
-		}
-		for _, p := range settings {
-			if !isUser(p.id) {
-				return failf(zfs.Usage, "%s: this property can not be modified for snapshots", what)
-			}
 		}
 		e := s.more()
 		for _, p := range settings {
@@ -210,16 +210,55 @@ func (m *Machine) SetSnapshot(ctx context.Context, name zfs.Snapshot, props ...z
 // InheritSnapshot is zfs inherit on a snapshot.
 func (m *Machine) InheritSnapshot(ctx context.Context, name zfs.Snapshot, property string) error {
 	return m.change(ctx, []string{"zfs", "inherit", property, name.String()}, func() *failure {
+		id, f := m.inheritable(property, false)
+		if f != nil {
+			return f
+		}
 		s := m.lookupSnap(name)
-		if s == nil {
+		switch {
+		case s == nil:
 			return failf(zfs.NotFound, "cannot open '%s': dataset does not exist", name)
+		case !isUser(id) && !props[id].ofSnap:
+			return failf(zfs.Usage, "cannot inherit %s for '%s': property doesn't apply to datasets of this type", property, name)
 		}
-		if id, ok := m.names.find(property, false); ok && s.extra != nil {
-			s.extra.props = slices.DeleteFunc(s.extra.props, func(p setting) bool { return p.id == id })
-			m.store.moved(s)
-		}
+		m.inheritSnap(s, id)
 		return nil
 	})
+}
+
+func (m *Machine) inheritSnap(s *snapshot, id propID) {
+	if _, local := s.local(id); local {
+		s.extra.props = slices.DeleteFunc(s.extra.props, func(p setting) bool { return p.id == id })
+		m.store.moved(s)
+	}
+}
+
+// InheritReceived is zfs inherit -S [-r]: a property goes back to the value it
+// was received with or, as none is kept, to what it is without being set.
+func (m *Machine) InheritReceived(ctx context.Context, ds zfs.Dataset, property string, recursive bool) error {
+	argv := zfs.ArgvInherit(ds, property, recursive)
+	return m.change(ctx, slices.Insert(argv, 2, "-S"), func() *failure {
+		id, f := m.inheritable(property, true)
+		if f != nil {
+			return f
+		}
+		d := m.lookup(ds.String())
+		if d == nil {
+			return failf(zfs.NotFound, "cannot open '%s': dataset does not exist", ds)
+		}
+		return m.inheritAll(d, id, recursive)
+	})
+}
+
+// CanInherit says why zfs inherit, or with received zfs inherit -S, does not
+// take a property, whatever the dataset is.
+func (m *Machine) CanInherit(property string, received bool) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, f := m.inheritable(property, received); f != nil {
+		return as(f, []string{"zfs", "inherit", property})
+	}
+	return nil
 }
 
 // Models reports whether a property of ZFS, or of users, is modelled.

@@ -271,3 +271,43 @@ func (d *directory) nameAt(name string) (string, error) {
 		}
 	}
 }
+
+// WrittenSince is the property written@since of a dataset or snapshot: the bytes
+// written to it after a snapshot of it or of what it was cloned from. ok is
+// false when since is not among those.
+func (m *Machine) WrittenSince(target zfs.Name, since zfs.Snapshot) (bytes uint64, ok bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var c *contents
+	var d *dataset
+	before := 0 // how many snapshots of d are older than c
+	switch t := target.(type) {
+	case zfs.Dataset:
+		if d = m.lookup(t.String()); d != nil {
+			c, before = &m.space(d).contents, len(d.snaps)
+		}
+	case zfs.Snapshot:
+		if s := m.lookupSnap(t); s != nil {
+			d = s.ds
+			c, before = &s.contents, slices.Index(d.snaps, s)
+		}
+	}
+	for d != nil {
+		var prev *snapshot
+		if before > 0 {
+			prev = d.snaps[before-1]
+		} else {
+			prev = d.origin
+		}
+		bytes += m.written(c, prev)
+		if prev == nil {
+			break
+		}
+		if prev.fullName() == since.String() {
+			return bytes, true
+		}
+		c, d = &prev.contents, prev.ds
+		before = slices.Index(d.snaps, prev)
+	}
+	return 0, false
+}

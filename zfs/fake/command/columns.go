@@ -43,13 +43,15 @@ var columns = func() []column {
 		return column{name: name, title: title, width: max(len(title), 5), fixed: true, right: true, number: true, format: f}
 	}
 	const onOff = len("off")
+	referenced := number("referenced", "REFER", bytes)
+	referenced.width = 8 // zprop_width takes it for the health of a pool, which has the same number
 	creation := column{name: "creation", title: "CREATION", width: len("CREATION"), number: true, format: date}
 	return []column{
 		text("type", "TYPE"),
 		creation,
 		number("used", "USED", bytes),
 		number("available", "AVAIL", bytes),
-		number("referenced", "REFER", bytes),
+		referenced,
 		number("compressratio", "RATIO", ratio),
 		index("mounted", "MOUNTED", onOff),
 		text("origin", "ORIGIN"),

@@ -103,6 +103,9 @@ func (c *call) failed(err error) int {
 		c.errorf("%s: %v", c.program, err)
 		return 255
 	}
+	if what, ok := strings.CutPrefix(e.Stderr, "not modelled: "); ok {
+		return c.notModelled(what)
+	}
 	if e.Stderr != "" {
 		c.errorf("%s", e.Stderr)
 	}
