@@ -30,8 +30,10 @@ type Machine struct {
 	root  *mount
 	moved uint64 // counts mounts, for their order
 
-	walker walker // to be used again
+	// To be used again by the next command.
+	walker walker
 	moving []affected
+	fresh  []newSnapshot
 }
 
 var _ zfs.FS = (*Machine)(nil)
@@ -288,6 +290,14 @@ func (d *dataset) fullName() string {
 		return d.name
 	}
 	return string(d.appendName(make([]byte, 0, 96)))
+}
+
+func (d *dataset) nameLen() int {
+	n := len(d.name)
+	for p := d.parent; p != nil; p = p.parent {
+		n += len(p.name) + 1
+	}
+	return n
 }
 
 func (d *dataset) appendName(b []byte) []byte {
