@@ -8,10 +8,12 @@ import (
 
 var (
 	dates    = regexp.MustCompile(`(Mon|Tue|Wed|Thu|Fri|Sat|Sun) [A-Z][a-z]{2} [ \d]\d +\d?\d:\d\d \d{4}`)
-	numbers  = regexp.MustCompile(`\b\d{4,}\b`)
+	numbers  = regexp.MustCompile(` *\b\d{4,}\b *`)
+	anyOne   = regexp.MustCompile(` *\b\d+\b *`)
 	given    = regexp.MustCompile(`quota|reservation|recordsize|volblocksize|special_small_blocks|bad numeric|power of 2|version|--|PROPERTY|<|PROPERTY`)
 	sizeOnly = regexp.MustCompile(` *\b\d+(\.\d+)?[BKMGTP]\b *`)
-	txgs     = regexp.MustCompile(`((?:createtxg|objsetid)\s+)\d+`)
+	txgs     = regexp.MustCompile(`((?:createtxg|objsetid)\s+)\d+( ?) *`)
+	txgHeads = regexp.MustCompile(`\b(CREATETXG|OBJSETID)\b`) // of a table with such numbers
 )
 
 // ZFS gives these in the order of hash tables, whose salt is random: what it
@@ -53,17 +55,31 @@ func sortClones(list string) string {
 	return strings.Join(names, ",")
 }
 
+// hideNumber gives what is in place of a number and the spaces around it, of
+// which there are more or less by its length.
+func hideNumber(s string) string {
+	hidden := "#"
+	if s[0] == ' ' {
+		hidden = " " + hidden
+	}
+	if s[len(s)-1] == ' ' {
+		hidden += " "
+	}
+	return hidden
+}
+
 // Mask puts # in place of what depends on more than the commands: sizes, dates,
 // guids and transaction numbers. Sizes that a command has set stay. What ZFS
 // lists in no particular order is sorted.
 func Mask(text string) string {
 	var b strings.Builder
+	numbers := numbers
 	for _, line := range sorted(text) {
 		line, end := strings.CutSuffix(line, "\n")
 		hashes := func(s string) string { return strings.Repeat("#", len(s)) }
 		line = dates.ReplaceAllStringFunc(line, hashes)
 		line = clones.ReplaceAllStringFunc(line, sortClones)
-		line = txgs.ReplaceAllString(line, "${1}#")
+		line = txgs.ReplaceAllString(line, "${1}#${2}")
 		if !given.MatchString(line) {
 			line = sizeOnly.ReplaceAllStringFunc(line, func(s string) string {
 				if strings.Trim(s, " ") == s {
@@ -71,7 +87,10 @@ func Mask(text string) string {
 				}
 				return hashes(s)
 			})
-			line = numbers.ReplaceAllString(line, "#")
+			line = numbers.ReplaceAllStringFunc(line, hideNumber)
+		}
+		if txgHeads.MatchString(line) {
+			numbers = anyOne
 		}
 		b.WriteString(line)
 		if end {
