@@ -182,8 +182,7 @@ type newSnapshot struct {
 }
 
 func (m *Machine) snapshot(recursive bool, snaps []zfs.Snapshot) *failure {
-	var buf [8]newSnapshot
-	list := buf[:0]
+	list := m.fresh[:0]
 	for _, s := range snaps {
 		d := m.lookup(s.Dataset().String())
 		if d == nil {
@@ -202,9 +201,12 @@ func (m *Machine) snapshot(recursive bool, snaps []zfs.Snapshot) *failure {
 		f.Status = 2
 		return f
 	}
+	m.fresh = list
 	none := ""
-	if len(list) > 1 {
+	if recursive || len(list) > 1 {
 		none = "\nno snapshots were created"
+	}
+	if len(snaps) > 1 {
 		seen := make(map[*dataset]string, len(list))
 		unique := list[:0]
 		for _, n := range list {
@@ -220,9 +222,6 @@ func (m *Machine) snapshot(recursive bool, snaps []zfs.Snapshot) *failure {
 		}
 		list = unique
 	}
-	if recursive {
-		none = "\nno snapshots were created"
-	}
 	var texts []string
 	kind := zfs.Unknown
 	for _, n := range list {
@@ -230,7 +229,7 @@ func (m *Machine) snapshot(recursive bool, snaps []zfs.Snapshot) *failure {
 		case n.d.snapIndex(n.name) >= 0:
 			kind = zfs.Exists
 			texts = append(texts, "cannot create snapshot '"+n.d.fullName()+"@"+n.name+"': dataset already exists")
-		case len(n.d.fullName())+1+len(n.name) > zfs.MaxNameLen:
+		case n.d.nameLen()+1+len(n.name) > zfs.MaxNameLen:
 			kind = zfs.Usage
 			texts = append(texts, "cannot create snapshot '"+n.d.fullName()+"@"+n.name+"': name is too long")
 		}

@@ -259,17 +259,17 @@ func (m *Machine) makeRest(w *walker, perm fs.FileMode) error {
 	return err
 }
 
-// rmdir removes a directory if it is empty.
+// rmdir removes a directory if it is empty. Its name ends in that of a dataset.
 func (m *Machine) rmdir(name string) {
+	dir, base := path.Split(name)
 	w := m.from()
-	if w.walk(path.Dir(path.Clean(name)), true) != nil {
+	if w.walk(dir, true) != nil {
 		return
 	}
 	p := w.here()
 	if p.readOnly() != nil {
 		return
 	}
-	base := path.Base(name)
 	obj, ok := p.contents().child(p.obj, base)
 	if !ok || p.mnt.over[obj] != nil || p.contents().inode(obj).mode&fs.ModeDir == 0 || !p.contents().empty(obj) {
 		return
