@@ -415,7 +415,7 @@ func (e *Engine) makeBase(ctx context.Context, f *flight, st *stage) error {
 	}
 	complete, err := e.ask(ctx, f.id)
 	if err == nil && !complete {
-		err = fmt.Errorf("the snapshot of %s is gone", dst)
+		err = &StoreError{Reason: fmt.Sprintf("the snapshot of %s is gone", dst), Advice: "something else destroys results; build again"}
 	}
 	return err
 }

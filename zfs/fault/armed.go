@@ -97,8 +97,8 @@ func (r Rule) with(f *Fault) Rule {
 	default:
 		r.Tries = f.tries
 	}
-	if r.Seconds == 0 {
-		r.Seconds = f.seconds
+	if r.Duration == 0 {
+		r.Duration = f.seconds
 	}
 	if r.GigabytesPerMinute == 0 {
 		r.GigabytesPerMinute = f.perMinute
@@ -184,6 +184,7 @@ type execution struct {
 // next hands the command to the next rule that is for it, and runs it when
 // there is none.
 func (x *execution) next() error {
+	defer func(r *armedRule) { x.rule = r }(x.rule)
 	for x.at < len(x.rules) {
 		i := x.at
 		x.at++
@@ -288,10 +289,10 @@ func kindText(kind zfs.Kind, c *command) string {
 
 // hang waits until the command is cancelled or killed.
 func (x *execution) hang() error {
-	if err := x.sleep(x.rule.Seconds); err != nil {
+	if err := x.sleep(x.rule.Duration); err != nil {
 		return err
 	}
-	return x.error(zfs.Timeout, -1, "", fmt.Errorf("no result within %v: %w", x.rule.Seconds, context.DeadlineExceeded))
+	return x.error(zfs.Timeout, -1, "", fmt.Errorf("no result within %v: %w", x.rule.Duration, context.DeadlineExceeded))
 }
 
 func (x *execution) crash() error {
@@ -301,7 +302,7 @@ func (x *execution) crash() error {
 
 // stuck is a command that does not even end when it is killed.
 func (x *execution) stuck() error {
-	_ = x.clock.Sleep(x.ctx, x.rule.Seconds) // cancelled or not, it stays
+	_ = x.clock.Sleep(x.ctx, x.rule.Duration) // cancelled or not, it stays
 	x.end.come(fmt.Errorf("%w (%s)", ErrStuck, zfs.CommandLine(x.command.argv)))
 	return x.end.err(x.command.argv)
 }
@@ -503,7 +504,7 @@ func (x *execution) slowDestroy() error {
 		_, _ = fmt.Sscan(rows[0].Values[0], &used) // that of the target counts what is below it
 	}
 	free := float64(used) / (x.rule.GigabytesPerMinute * 1e9) * float64(time.Minute)
-	if err := x.sleep(time.Duration(datasets)*x.rule.Seconds + time.Duration(free)); err != nil {
+	if err := x.sleep(time.Duration(datasets)*x.rule.Duration + time.Duration(free)); err != nil {
 		return err
 	}
 	return x.next()

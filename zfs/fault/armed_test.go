@@ -413,6 +413,13 @@ func TestActions(t *testing.T) {
 			t.Error("it was run")
 		}
 	})
+	t.Run("hang-after", func(t *testing.T) {
+		l := newLab(t, "(hang-after (verb snapshot) (seconds 2)) (delay (seconds 7))")
+		l.steps("snapshot tank/r/a@new", "timeout: no result within 2s: context deadline exceeded")
+		if l.took() != 9*time.Second || !strings.Contains(l.tree(), "a@new") {
+			t.Errorf("took %v, left:\n%s", l.took(), l.tree())
+		}
+	})
 	for name, want := range map[string]string{"crash-before": whole, "crash-after": strings.ReplaceAll(whole, "a@snap\n", "a@new\na@snap\n")} {
 		t.Run(name, func(t *testing.T) {
 			l := newLab(t, "("+name+" (verb snapshot))")

@@ -63,7 +63,7 @@ func (f *Fault) Settings() []string {
 
 // Defaults prints the rule that a rule without settings stands for.
 func (f *Fault) Defaults() string {
-	r := Rule{Fault: f.Name, Verbs: f.verbs, Datasets: f.datasets, Tries: f.tries, Seconds: f.seconds, GigabytesPerMinute: f.perMinute}
+	r := Rule{Fault: f.Name, Verbs: f.verbs, Datasets: f.datasets, Tries: f.tries, Duration: f.seconds, GigabytesPerMinute: f.perMinute}
 	return r.String()
 }
 
@@ -124,7 +124,7 @@ var table = []Fault{
 		Example: "(delay (verb destroy) (seconds 2.5))",
 		seconds: time.Second,
 		act: func(x *execution) error {
-			if err := x.sleep(x.rule.Seconds); err != nil {
+			if err := x.sleep(x.rule.Duration); err != nil {
 				return err
 			}
 			return x.next()
@@ -135,7 +135,17 @@ var table = []Fault{
 		What:    "The command does nothing until it is cancelled or killed, which after `seconds` it is.",
 		Example: "(hang (verb mount) (tries 1) (seconds 300))",
 		seconds: hangTime,
-		act:     func(x *execution) error { return x.hang() },
+		act:     (*execution).hang,
+	},
+	{
+		Name:    "hang-after",
+		What:    "The command takes effect and then does not end until it is cancelled or killed: nobody learns how it ended.",
+		Example: "(hang-after (verb snapshot) (nth 2))",
+		seconds: hangTime,
+		act: func(x *execution) error {
+			_ = x.next()
+			return x.hang()
+		},
 	},
 	{
 		Name:    "crash-before",
@@ -289,7 +299,7 @@ var table = []Fault{
 		seconds:  time.Second,
 		applies:  (*execution).unmounts,
 		act: func(x *execution) error {
-			if err := x.sleep(x.rule.Seconds); err != nil {
+			if err := x.sleep(x.rule.Duration); err != nil {
 				return err
 			}
 			return x.next()
@@ -334,7 +344,7 @@ var table = []Fault{
 			{"zpool list -Hp -o size,allocated,free,capacity,health obuilder", 1, "cannot open 'obuilder': no such pool", zfs.NotFound},
 		},
 		seconds: time.Minute,
-		applies: func(x *execution) bool { return x.clock.Now().Sub(x.began) < x.rule.Seconds },
+		applies: func(x *execution) bool { return x.clock.Now().Sub(x.began) < x.rule.Duration },
 		act:     (*execution).missing,
 	},
 }

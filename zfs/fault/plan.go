@@ -48,7 +48,7 @@ type Rule struct {
 	Stderr string
 
 	// For faults that take time.
-	Seconds time.Duration
+	Duration time.Duration
 	// For slow-destroy: what a destroy frees, in 10^9 bytes a minute.
 	GigabytesPerMinute float64
 
@@ -186,16 +186,16 @@ var fields = []field{
 	{"seconds", func(r *Rule, n sexp.Node) error {
 		var seconds float64
 		err := floating(n, &seconds, maxSeconds)
-		r.Seconds = time.Duration(math.Round(seconds * float64(time.Second)))
-		if err == nil && r.Seconds == 0 {
+		r.Duration = time.Duration(math.Round(seconds * float64(time.Second)))
+		if err == nil && r.Duration == 0 {
 			return sexp.Errorf(n.List[1].Pos, "seconds: less than a nanosecond")
 		}
 		return err
 	}, func(r *Rule) []string {
-		if r.Seconds == 0 {
+		if r.Duration == 0 {
 			return nil
 		}
-		return []string{strconv.FormatFloat(r.Seconds.Seconds(), 'f', -1, 64)}
+		return []string{strconv.FormatFloat(r.Duration.Seconds(), 'f', -1, 64)}
 	}, func(f *Fault) bool { return f.seconds > 0 }},
 	decimal("gigabytes-per-minute", func(r *Rule) *float64 { return &r.GigabytesPerMinute }, 1e6,
 		func(f *Fault) bool { return f.perMinute > 0 }),

@@ -32,7 +32,7 @@ func TestParse(t *testing.T) {
 	want := fault.Plan{Seed: 42, Rules: []fault.Rule{
 		{Fault: "busy", Datasets: []fault.Pattern{"obuilder/result/*"}, Tries: 3},
 		{Fault: "fail", Verbs: []string{"unmount", "set"}, Datasets: []fault.Pattern{"a b/**", "x@s"}, Nth: 2, Kind: zfs.Busy, Status: 1, Stderr: "no\nway"},
-		{Fault: "delay", Verbs: []string{"destroy"}, Seconds: 2500 * time.Millisecond, Probability: 0.25},
+		{Fault: "delay", Verbs: []string{"destroy"}, Duration: 2500 * time.Millisecond, Probability: 0.25},
 		{Fault: "slow-destroy", GigabytesPerMinute: 2},
 	}}
 	if diff := cmp.Diff(want, got, noPlaces); diff != "" {

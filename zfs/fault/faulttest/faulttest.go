@@ -73,7 +73,7 @@ func rule(faults []fault.Fault, roots []string) *rapid.Generator[fault.Rule] {
 			r.Stderr = rapid.StringN(1, 40, -1).Draw(t, "stderr")
 		}
 		if maybe("seconds") {
-			r.Seconds = time.Duration(rapid.Int64Range(1, int64(10*time.Minute)).Draw(t, "seconds"))
+			r.Duration = time.Duration(rapid.Int64Range(1, int64(10*time.Minute)).Draw(t, "seconds"))
 		}
 		if maybe("gigabytes-per-minute") {
 			r.GigabytesPerMinute = rapid.Float64Range(0.1, 100).Draw(t, "gigabytes-per-minute")

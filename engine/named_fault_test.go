@@ -1,0 +1,268 @@
+package engine_test
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"obuilder.org/obuilder/engine"
+	"obuilder.org/obuilder/sandbox"
+	"obuilder.org/obuilder/zfs"
+	"obuilder.org/obuilder/zfs/fault"
+	"obuilder.org/obuilder/zfs/fault/faulttest"
+)
+
+// A rehearsal is a job in a store that has it already, or has nothing, while a
+// plan of faults is at work.
+type rehearsal struct {
+	mode  engine.SnapshotMode
+	job   string // of jobs
+	built bool
+}
+
+func rehearsals() (all []rehearsal) {
+	for _, mode := range modes {
+		for _, job := range slices.Sorted(maps.Keys(jobs)) {
+			all = append(all, rehearsal{mode, job, false}, rehearsal{mode, job, true})
+		}
+	}
+	return all
+}
+
+func (r rehearsal) String() string {
+	return fmt.Sprintf("%d/%s/%v", r.mode, r.job, r.built)
+}
+
+// outcome is how a job ends when nothing is in its way.
+type outcome struct {
+	id     string
+	failed bool
+	told   string
+	state  []string
+}
+
+func (r rehearsal) prepare(t testing.TB) *world {
+	w := newWorld(t, r.mode, "busybox")
+	w.script = failing
+	if r.built {
+		e := w.open()
+		_, _ = w.build(e, jobs[r.job])
+		w.must(e.Close())
+	}
+	return w
+}
+
+func (r rehearsal) undisturbed(t testing.TB) outcome {
+	w := r.prepare(t)
+	e := w.open()
+	told := &recording{}
+	id, err := e.Build(t.Context(), engine.Job{Spec: parse(t, jobs[r.job]), Events: told.event})
+	w.must(e.Close())
+	return outcome{id, err != nil, told.String(), w.state()}
+}
+
+// longest is how long a job may take that does nothing, besides what faults
+// are told to take for each command.
+const longest = time.Hour
+
+// typed reports whether a caller can decide on err.
+func typed(err error) bool {
+	var (
+		command *zfs.Error
+		store   *engine.StoreError
+		mounted *engine.MountedError
+		exit    *sandbox.ExitError
+	)
+	return errors.As(err, &command) || errors.As(err, &store) || errors.As(err, &mounted) || errors.As(err, &exit)
+}
+
+// run runs the job while a plan is at work, and what comes after it, in a
+// bubble of time. It gives what is wrong, unless the job succeeds, or ends with
+// a typed error and leaves nothing that the next process takes for a result;
+// and unless that one then comes to the end that the job has when nothing is
+// in its way.
+func (r rehearsal) run(t *testing.T, plan fault.Plan, want outcome) (unfired []fault.Rule, wrong string) {
+	var transcript fault.Transcript
+	synctest.Test(t, func(t *testing.T) {
+		if unfired, wrong = r.inBubble(t, plan, want, &transcript); wrong != "" {
+			wrong = fmt.Sprintf("%s, %s: %s\n%s", r, strings.TrimSpace(plan.String()), wrong, &transcript)
+		}
+	})
+	return unfired, wrong
+}
+
+func (r rehearsal) inBubble(t *testing.T, plan fault.Plan, want outcome, transcript *fault.Transcript) (unfired []fault.Rule, wrong string) {
+	w := r.prepare(t)
+	before := w.stored()
+	armed, err := plan.Arm(nil)
+	w.must(err)
+	begin := time.Now()
+	o := w.options()
+	o.FS, o.Clock, o.PoolWait = fault.Wrap(w.machine, transcript, armed), engine.SystemClock{}, 2*time.Minute
+	e, err := engine.Open(t.Context(), o)
+	if err == nil {
+		var id string
+		if id, err = w.build(e, jobs[r.job]); err == nil && (want.failed || id != want.id) {
+			return nil, fmt.Sprintf("built %q, want %q", id, want.id)
+		}
+		if closed := e.Close(); closed != nil && !typed(closed) {
+			return nil, fmt.Sprintf("closing: %v", closed)
+		}
+	}
+	if err != nil && !typed(err) {
+		return nil, fmt.Sprintf("an error without a type: %v", err)
+	}
+	most := longest
+	for _, rule := range plan.Rules {
+		most += rule.Duration * time.Duration(len(transcript.Commands()))
+	}
+	if took := time.Since(begin); took > most {
+		return nil, fmt.Sprintf("it took %v", took)
+	}
+
+	if e, err = engine.Open(t.Context(), w.options(transcript)); err != nil {
+		return nil, fmt.Sprintf("opening again: %v", err)
+	}
+	stored := w.stored()
+	results, err := e.Results(t.Context())
+	if err != nil {
+		return nil, fmt.Sprintf("listing the results: %v", err)
+	}
+	for _, result := range results {
+		if stored[result.ID] == "" {
+			return nil, fmt.Sprintf("%s is a result without a snapshot", result.ID)
+		}
+	}
+	for id, guid := range before {
+		if stored[id] != guid {
+			return nil, fmt.Sprintf("%s was lost", id)
+		}
+	}
+	id, err := w.build(e, jobs[r.job])
+	if id != want.id || (err != nil) != want.failed {
+		return nil, fmt.Sprintf("again, without faults: %q, %v, want %q", id, err, want.id)
+	}
+	if left := w.leftovers(); len(left) > 0 {
+		return nil, fmt.Sprintf("left behind: %q", left)
+	}
+	w.must(e.Close())
+	if diff := cmp.Diff(want.state, w.state()); diff != "" {
+		return nil, fmt.Sprintf("state (-want +got):\n%s", diff)
+	}
+	return armed.Unfired(), ""
+}
+
+// variants are the rules that each fault is tried with.
+func variants(f fault.Fault) []string {
+	switch f.Name {
+	case "fail":
+		return []string{"(fail (kind busy) (tries 3))", "(fail (kind no-space) (nth 7))", "(fail (nth 9) (kind timeout))", "(fail)"}
+	case "delay", "hang", "hang-after":
+		return []string{"(" + f.Name + " (tries 3))", "(" + f.Name + ")"}
+	case "crash-before", "crash-after":
+		return []string{"(" + f.Name + " (nth 5))", "(" + f.Name + " (nth 12))"}
+	case "pool-missing":
+		return []string{"(pool-missing)", "(pool-missing (seconds 200))"}
+	case "partial":
+		return []string{"(partial)", "(partial (tries 1))"}
+	}
+	return []string{"(" + f.Name + ")", "(" + f.Name + " (tries 1000))", "(" + f.Name + " (nth 2))"}
+}
+
+// Whatever can happen to a Mac by name happens to a new step, a cached one and
+// one that fails.
+func TestNamedFaults(t *testing.T) {
+	want := map[rehearsal]outcome{}
+	for _, r := range rehearsals() {
+		want[r] = r.undisturbed(t)
+	}
+	for _, f := range fault.Faults() {
+		t.Run(f.Name, func(t *testing.T) {
+			t.Parallel()
+			fired := false
+			for _, text := range variants(f) {
+				plan, err := fault.Parse("", []byte(text))
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, r := range rehearsals() {
+					unfired, wrong := r.run(t, plan, want[r])
+					if wrong != "" {
+						t.Fatal(wrong)
+					}
+					fired = fired || len(unfired) == 0
+				}
+			}
+			if !fired {
+				t.Error("it has never happened: this has shown nothing")
+			}
+		})
+	}
+}
+
+// All that a Mac does now and then, at once, is noticed by nobody.
+func TestMacOS(t *testing.T) {
+	for _, r := range rehearsals() {
+		want := r.undisturbed(t)
+		synctest.Test(t, func(t *testing.T) {
+			w := r.prepare(t)
+			armed, err := fault.Plan{Rules: fault.MacOS()}.Arm(nil)
+			w.must(err)
+			var transcript fault.Transcript
+			o := w.options()
+			o.FS, o.Clock, o.PoolWait = fault.Wrap(w.machine, &transcript, armed), engine.SystemClock{}, 2*time.Minute
+			e, err := engine.Open(t.Context(), o)
+			w.must(err)
+			told := &recording{}
+			id, err := e.Build(t.Context(), engine.Job{Spec: parse(t, jobs[r.job]), Events: told.event})
+			if id != want.id || (err != nil) != want.failed {
+				t.Errorf("%s: %q, %v, want %q\n%s", r, id, err, want.id, &transcript)
+			}
+			if diff := cmp.Diff(want.told, told.String()); diff != "" {
+				t.Errorf("%s: what the job tells (-want +got):\n%s", r, diff)
+			}
+			if left := w.leftovers(); len(left) > 0 {
+				t.Errorf("%s: left behind: %q", r, left)
+			}
+			w.must(e.Close())
+		})
+	}
+}
+
+// honest makes of a plan one in which zfs does not deny what is there, nor say
+// what is not so: no program can do anything about that, and none has to.
+func honest(p fault.Plan) fault.Plan {
+	for i, r := range p.Rules {
+		switch {
+		case r.Fault == "pool-missing": // altogether, or not at all
+			p.Rules[i] = fault.Rule{Fault: r.Fault, Duration: r.Duration}
+		case slices.Contains([]zfs.Kind{zfs.NotFound, zfs.Exists, zfs.HasChildren, zfs.HasClones, zfs.Mounted, zfs.NotMounted}, r.Kind):
+			p.Rules[i].Kind = zfs.Busy
+		}
+	}
+	return p
+}
+
+// Any faults at all, in any number.
+func TestRandomFaults(t *testing.T) {
+	known := map[rehearsal]outcome{}
+	all := rehearsals()
+	for _, r := range all {
+		known[r] = r.undisturbed(t)
+	}
+	rapid.Check(t, func(rt *rapid.T) {
+		r := rapid.SampledFrom(all).Draw(rt, "job")
+		plan := honest(faulttest.Plan("obuilder").Draw(rt, "faults"))
+		if _, wrong := r.run(t, plan, known[r]); wrong != "" {
+			rt.Fatal(wrong)
+		}
+	})
+}
