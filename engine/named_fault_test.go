@@ -160,25 +160,38 @@ func (r rehearsal) inBubble(t *testing.T, plan fault.Plan, want outcome, transcr
 	return armed.Unfired(), ""
 }
 
-// variants are the rules that each fault is tried with.
-func variants(f fault.Fault) []string {
+// variants are the plans that a fault is tried in.
+func variants(f fault.Fault) [][]fault.Rule {
+	rule := fault.Rule{Fault: f.Name}
 	switch f.Name {
-	case "fail":
-		return []string{"(fail (kind busy) (tries 3))", "(fail (kind no-space) (nth 7))", "(fail (nth 9) (kind timeout))", "(fail)"}
-	case "delay", "hang", "hang-after":
-		return []string{"(" + f.Name + " (tries 3))", "(" + f.Name + ")"}
-	case "crash-before", "crash-after":
-		return []string{"(" + f.Name + " (nth 5))", "(" + f.Name + " (nth 12))"}
 	case "pool-missing":
-		return []string{"(pool-missing)", "(pool-missing (seconds 200))"}
-	case "partial":
-		return []string{"(partial)", "(partial (tries 1))"}
+		late := rule
+		late.Duration = 200 * time.Second
+		return [][]fault.Rule{{rule}, {late}}
+	case "fail":
+		rule.Kind = zfs.Busy
 	}
-	return []string{"(" + f.Name + ")", "(" + f.Name + " (tries 1000))", "(" + f.Name + " (nth 2))"}
+	few, many := rule, rule
+	few.Tries, many.Tries = 3, 1000
+	plans := [][]fault.Rule{{rule}, {few}, {many}}
+	switch f.Name {
+	case "diskutil": // which says how something else has failed
+		return [][]fault.Rule{{rule, {Fault: "partial"}}}
+	case "interrupted": // while a snapshot was taken all the same
+		plans = append(plans, []fault.Rule{{Fault: "hang-after", Verbs: []string{"snapshot"}}, rule})
+	}
+	for n := 1; n <= mostCommands; n++ {
+		rule.Nth = n
+		plans = append(plans, []fault.Rule{rule})
+	}
+	return plans
 }
 
+// mostCommands is more than any rehearsal has.
+const mostCommands = 100
+
 // Whatever can happen to a Mac by name happens to a new step, a cached one and
-// one that fails.
+// one that fails: at every command that it is for, and at all at once.
 func TestNamedFaults(t *testing.T) {
 	want := map[rehearsal]outcome{}
 	for _, r := range rehearsals() {
@@ -187,22 +200,27 @@ func TestNamedFaults(t *testing.T) {
 	for _, f := range fault.Faults() {
 		t.Run(f.Name, func(t *testing.T) {
 			t.Parallel()
-			fired := false
-			for _, text := range variants(f) {
-				plan, err := fault.Parse("", []byte(text))
-				if err != nil {
-					t.Fatal(err)
-				}
-				for _, r := range rehearsals() {
-					unfired, wrong := r.run(t, plan, want[r])
+			happened := 0
+			for _, r := range rehearsals() {
+				for _, rules := range variants(f) {
+					unfired, wrong := r.run(t, fault.Plan{Rules: rules}, want[r])
 					if wrong != "" {
 						t.Fatal(wrong)
 					}
-					fired = fired || len(unfired) == 0
+					rule := rules[len(rules)-1]
+					if !slices.ContainsFunc(unfired, func(u fault.Rule) bool { return u.Fault == f.Name }) {
+						happened++
+					} else if rule.Nth > 0 {
+						break // there are no more commands
+					}
+					if rule.Nth == mostCommands {
+						t.Fatal("there are more commands than expected")
+					}
 				}
 			}
-			if !fired {
-				t.Error("it has never happened: this has shown nothing")
+			t.Logf("it has happened in %d rehearsals", happened)
+			if happened == 0 {
+				t.Error("this has shown nothing")
 			}
 		})
 	}

@@ -63,6 +63,7 @@ type armedRule struct {
 
 	mu          sync.Mutex
 	seen, acted int
+	fired       bool
 }
 
 // Arm checks the plan and gives an interceptor that has met no command yet.
@@ -106,13 +107,13 @@ func (r Rule) with(f *Fault) Rule {
 	return r
 }
 
-// Unfired gives the rules that have not acted on any command, in the order of
+// Unfired gives the rules that have changed nothing so far, in the order of
 // the plan: a rehearsal without them has shown nothing about them.
 func (a *Armed) Unfired() []Rule {
 	var list []Rule
 	for _, r := range a.rules {
 		r.mu.Lock()
-		if r.acted == 0 {
+		if !r.fired {
 			list = append(list, r.given)
 		}
 		r.mu.Unlock()
@@ -219,6 +220,7 @@ func (x *execution) hit(i int) bool {
 		return false
 	}
 	r.acted++
+	r.fired = r.fired || !r.looks
 	return true
 }
 
@@ -356,29 +358,56 @@ func (x *execution) snapshotExists() bool {
 		len(x.list(zfs.ListOptions{Roots: []zfs.Name{s}, Types: []zfs.Type{zfs.Snapshots}})) > 0)
 }
 
-// partial destroys what is below the target but for the last dataset that has
-// none below it, which is busy: zfs goes on past what it cannot destroy, and
-// then cannot destroy what that is in. Snapshots go before their dataset is
-// unmounted, so those of what stays go as well.
-func (x *execution) partial(busy func(name, path string) string) error {
-	target, _ := x.command.dataset()
-	all := zfs.ListOptions{Roots: []zfs.Name{target}, Recursive: true, Properties: []string{"mountpoint", "clones"},
-		Types: []zfs.Type{zfs.Filesystems, zfs.Snapshots}}
-	var order []zfs.Dataset // each before what it is in
-	paths := map[string]string{}
-	var snaps []zfs.Snapshot
-	for _, row := range slices.Backward(x.list(all)) {
+// below lists what a recursive destroy of target destroys: datasets, each
+// before what it is in, with their mount points, and snapshots. ok is false
+// when there are clones elsewhere: then zfs refuses before it begins.
+func (x *execution) below(target zfs.Dataset) (order []zfs.Dataset, paths map[string]string, snaps []zfs.Snapshot, ok bool) {
+	paths = map[string]string{}
+	for _, row := range slices.Backward(x.list(zfs.ListOptions{Roots: []zfs.Name{target}, Recursive: true,
+		Types: []zfs.Type{zfs.Filesystems, zfs.Snapshots}, Properties: []string{"mountpoint", "clones"}})) {
 		if s, err := zfs.ParseSnapshot(row.Name); err == nil {
 			snaps = append(snaps, s)
 			for clone := range strings.SplitSeq(row.Values[1], ",") {
 				if ds, err := zfs.ParseDataset(clone); err == nil && !target.Contains(ds) {
-					return x.next() // which zfs refuses before it begins
+					return nil, nil, nil, false
 				}
 			}
 		} else if ds, err := zfs.ParseDataset(row.Name); err == nil {
 			order = append(order, ds)
 			paths[row.Name] = row.Values[0]
 		}
+	}
+	return order, paths, snaps, true
+}
+
+// destroyDataset destroys a dataset and its snapshots for real.
+func (x *execution) destroyDataset(ds zfs.Dataset) error {
+	return x.fs.Destroy(x.ctx, ds, zfs.DestroyMode{Recursive: true, Force: true})
+}
+
+func (x *execution) interrupted() error {
+	target, _ := x.command.dataset()
+	order, _, _, ok := x.below(target)
+	if !ok {
+		return x.next()
+	}
+	if len(order) > 1 {
+		if err := x.destroyDataset(order[0]); err != nil {
+			return err
+		}
+	}
+	return x.hang()
+}
+
+// partial destroys what is below the target but for the last dataset that has
+// none below it, which is busy: zfs goes on past what it cannot destroy, and
+// then cannot destroy what that is in. Snapshots go before their dataset is
+// unmounted, so those of what stays go as well.
+func (x *execution) partial(busy func(name, path string) string) error {
+	target, _ := x.command.dataset()
+	order, paths, snaps, ok := x.below(target)
+	if !ok {
+		return x.next()
 	}
 	stays := target // the one that is busy
 	for _, ds := range order {
@@ -388,7 +417,7 @@ func (x *execution) partial(busy func(name, path string) string) error {
 	}
 	for _, ds := range order {
 		if !ds.Contains(stays) {
-			if err := x.fs.Destroy(x.ctx, ds, zfs.DestroyMode{Recursive: true, Force: true}); err != nil && !zfs.IsKind(err, zfs.NotFound) {
+			if err := x.destroyDataset(ds); err != nil && !zfs.IsKind(err, zfs.NotFound) {
 				return err
 			}
 		}
@@ -442,7 +471,11 @@ func (x *execution) diskutil() error {
 		}
 	}
 	changed := *failed
-	changed.Stderr = strings.Join(lines, "\n")
+	if changed.Stderr = strings.Join(lines, "\n"); changed.Stderr != failed.Stderr {
+		x.rule.mu.Lock()
+		defer x.rule.mu.Unlock()
+		x.rule.fired = true
+	}
 	return &changed
 }
 

@@ -236,7 +236,12 @@ var effects = map[string]func(*testing.T){
 		l := newLab(t, "(diskutil)")
 		release, err := l.machine.Hold(zfs.MustDataset("tank/r/a/home"))
 		l.must(err)
+		l.steps("set mountpoint=none tank/r/a/brew", "ok")
+		if len(l.armed.Unfired()) != 1 {
+			t.Error("it claims to have done something")
+		}
 		l.steps("set mountpoint=none tank/r/a/home", homeBusy, "rename tank/r tank/q", homeBusy)
+		l.allFired()
 		release()
 		l.steps("set mountpoint=none tank/r/a/home", "ok")
 		release, err = l.machine.Hold(zfs.MustDataset("tank"))
@@ -444,6 +449,19 @@ func TestActions(t *testing.T) {
 		}
 		l.allFired()
 	})
+}
+
+func TestInterrupted(t *testing.T) {
+	l := newLab(t, "(interrupted (seconds 5))")
+	const timeout = "timeout: no result within 5s: context deadline exceeded"
+	l.steps("destroy -r tank/r/a", timeout)
+	if got := l.tree(); got != strings.Replace(whole, "a/home on /Users/m\na/home@snap\n", "", 1) {
+		t.Errorf("left:\n%s", got)
+	}
+	l.steps("destroy -r tank/r/a", timeout, "destroy -r tank/r/a", timeout)
+	if got := l.tree(); got != "a on /Volumes/tank/r/a\na@snap\n" || l.took() != 15*time.Second {
+		t.Errorf("took %v, left:\n%s", l.took(), got)
+	}
 }
 
 // A hang ends with its context, and takes the time of a bubble.

@@ -38,6 +38,8 @@ type Fault struct {
 	// always when nil.
 	applies func(x *execution) bool
 	act     func(x *execution) error
+	// looks is set when act may do nothing, and notes itself when it has.
+	looks bool
 }
 
 // A Text is how a command failed.
@@ -173,6 +175,16 @@ var table = []Fault{
 		applies: (*execution).destroysBelow,
 		act:     func(x *execution) error { return x.partial(busyText) },
 	},
+	{
+		Name: "interrupted",
+		What: "`zfs destroy -r` is killed, or cancelled, when it has destroyed the first of the datasets below its target: " +
+			"the others, and all their snapshots, are still there.",
+		Example: "(interrupted (dataset obuilder/result/*) (tries 1))",
+		verbs:   []string{"destroy"},
+		seconds: hangTime,
+		applies: (*execution).destroysBelow,
+		act:     (*execution).interrupted,
+	},
 
 	{
 		Name: "busy", Mac: true,
@@ -208,6 +220,7 @@ var table = []Fault{
 		verbs:    moving,
 		datasets: []Pattern{"**"},
 		act:      (*execution).diskutil,
+		looks:    true,
 	},
 	{
 		Name: "mountpoint-changed", Mac: true,
