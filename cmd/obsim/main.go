@@ -1,8 +1,10 @@
 // Command obsim rehearses builds: it runs the engine of obuilder on a ZFS in
-// memory, with steps that run nothing, and shows the zfs commands that it is.
+// memory, with steps that run nothing, and shows the zfs commands that it is. It
+// also runs such commands by themselves, on a machine that is kept.
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,17 +23,18 @@ import (
 )
 
 func main() {
-	c := console.New("obsim", os.Stdout, os.Stderr)
-	os.Exit(c.Execute(command(c), os.Args[1:]))
+	k := &kept{c: console.New("obsim", os.Stdout, os.Stderr)}
+	os.Exit(cmp.Or(k.c.Execute(command(k), os.Args[1:]), k.status))
 }
 
-func command(c *console.Console) *cobra.Command {
+func command(k *kept) *cobra.Command {
 	root := &cobra.Command{
 		Use:     "obsim",
 		Short:   "Rehearse builds on a ZFS in memory",
 		Example: "  obsim run examples/hello.spec --src examples/hello",
 	}
-	root.AddCommand(runCommand(c))
+	root.AddCommand(runCommand(k.c), faultsCommand(k.c))
+	k.addTo(root)
 	return root
 }
 
@@ -47,21 +50,30 @@ var snapshotModes = map[string]engine.SnapshotMode{"mount": engine.MountSnapshot
 func runCommand(c *console.Console) *cobra.Command {
 	src, arch, snapshots := "", "intel", "mount"
 	var quiet bool
+	var faults faultFlags
 	cmd := &cobra.Command{
 		Use:   "run SPEC...",
 		Short: "Build specs one after the other and print the zfs commands, then zfs list",
 		Long: `Run builds specs one after the other with the engine of obuilder, on a pool
 in memory that has the base images that they name. The steps run nothing: each
 prints its command. Then come the zfs commands as one could type them, and what
-zfs list would print.`,
-		Example: "  obsim run examples/hello.spec --src examples/hello\n  obsim run --arch apple --snapshots list my.spec",
-		Args:    console.Args(1, math.MaxInt, "spec"),
+zfs list would print.
+
+With --fault, commands go wrong as they do on a Mac, or as one wants; docs/faults.md
+and obsim faults say what there is. Faults that never happened are named.`,
+		Example: "  obsim run examples/hello.spec --src examples/hello\n  obsim run --arch apple --snapshots list my.spec\n" +
+			"  obsim run --fault '(busy (dataset obuilder/result/*/home) (tries 3))' my.spec",
+		Args: console.Args(1, math.MaxInt, "spec"),
 		RunE: func(cmd *cobra.Command, files []string) error {
 			events := c.Event
 			if quiet {
 				events = nil
 			}
 			o := sim.Options{BrewPath: brewPaths[arch], Snapshots: snapshotModes[snapshots]}
+			var err error
+			if o.Faults, err = faults.plan(); err != nil {
+				return err
+			}
 			return rehearse(cmd.Context(), c, files, src, o, events)
 		},
 	}
@@ -72,6 +84,7 @@ zfs list would print.`,
 	}
 	console.ChoiceFlag(cmd, &arch, "arch", "the Mac to play, which decides where Homebrew is", "intel", "apple")
 	console.ChoiceFlag(cmd, &snapshots, "snapshots", "how results are found", "mount", "list")
+	faults.add(cmd)
 	flags.BoolVarP(&quiet, "quiet", "q", false, "print only the zfs commands and the list")
 	return cmd
 }
@@ -103,8 +116,12 @@ func rehearse(ctx context.Context, c *console.Console, files []string, src strin
 		}
 	}
 	m, err := sim.New(ctx, o)
-	if err != nil {
+	if m == nil {
 		return err
+	}
+	defer reportFaults(c, o.Faults, m)
+	if err != nil {
+		return errors.Join(err, m.Transcript(c.Out()), printList(ctx, c, m))
 	}
 	for _, j := range jobs {
 		if _, err = m.Engine.Build(ctx, j); err != nil {

@@ -294,6 +294,27 @@ func (f *file) Sync() error {
 	return nil
 }
 
+// Truncate sets the size of the file. What it gains is zeros, which take up no space.
+func (f *file) Truncate(size int64) error {
+	f.m.mu.Lock()
+	defer f.m.mu.Unlock()
+	_, err := f.use()
+	switch {
+	case err != nil:
+	case f.flag&(os.O_WRONLY|os.O_RDWR) == 0 || size < 0:
+		err = syscall.EINVAL
+	default:
+		err = f.at.readOnly()
+	}
+	if err == nil {
+		err = f.at.mnt.vol.truncate(f.at.obj, size, f.m.now())
+	}
+	if err != nil {
+		return pathError("truncate", f.name, err)
+	}
+	return nil
+}
+
 func (f *file) Close() error {
 	f.m.mu.Lock()
 	defer f.m.mu.Unlock()

@@ -139,7 +139,9 @@ type pool struct {
 
 	noAutomount bool // its snapshots look empty
 
-	devices []string // for people to see
+	devices  []string // for people to see
+	settings map[string]string
+	reserved bool // something has been
 }
 
 // A dataset is a file system: its place in the tree of names, its settings,
@@ -417,6 +419,14 @@ func (m *Machine) Hold(ds zfs.Dataset) (release func(), err error) {
 		defer m.mu.Unlock()
 		mnt.open--
 	}), nil
+}
+
+// Transaction gives the number of the transaction under way. Every command that
+// may change something, also one that fails, ends it.
+func (m *Machine) Transaction() uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.txg
 }
 
 // A failure is an error whose command line is yet to be put in.
