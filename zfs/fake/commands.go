@@ -293,12 +293,8 @@ func (m *Machine) set(ds zfs.Dataset, list []zfs.Property) *failure {
 	}
 	var buf [4]setting
 	for i, p := range list { // this is noticed before the dataset is looked for
-		for _, q := range list[:i] {
-			if p.Name == q.Name {
-				f := failf(zfs.Usage, "property '%s' specified multiple times", p.Name)
-				f.Status = 255
-				return f
-			}
+		if f := twice(p.Name, list[:i]); f != nil {
+			return f
 		}
 	}
 	d := m.lookup(ds.String())
@@ -308,19 +304,6 @@ func (m *Machine) set(ds zfs.Dataset, list []zfs.Property) *failure {
 	settings, f := m.parseAll("cannot set property for '"+ds.String()+"'", list, buf[:0])
 	if f != nil {
 		return f
-	}
-	for _, s := range settings {
-		n := s.number()
-		reserves := s.id == propReservation || s.id == propRefreservation
-		switch {
-		case reserves && n > 0 && m.dir != nil:
-			return failf(zfs.Unsupported, notModelled+"reservations in a directory")
-		case m.fits(d, s.id, n):
-		case reserves:
-			return failf(zfs.NoSpace, "cannot set property for '%s': size is greater than available space", ds)
-		default:
-			return failf(zfs.NoSpace, "cannot set property for '%s': size is less than current used or reserved space", ds)
-		}
 	}
 	var moved []affected
 	wasNone := false
@@ -335,20 +318,57 @@ func (m *Machine) set(ds zfs.Dataset, list []zfs.Property) *failure {
 	if f := m.unmountAll(moved, false); f != nil {
 		return f
 	}
+	var failed *failure // those that can be set are, and what was unmounted stays so
 	for _, s := range settings {
-		if s.id == propMountpoint {
-			m.removeMountpoint(d)
+		f := m.checkLimit(d, ds, s)
+		switch {
+		case f != nil && failed != nil:
+			failed.Stderr += "\n" + f.Stderr
+		case f != nil:
+			failed = f
+		default:
+			if s.id == propMountpoint {
+				m.removeMountpoint(d)
+			}
+			d.setLocal(s.id, s.value)
 		}
 	}
-	for _, s := range settings {
-		d.setLocal(s.id, s.value)
-	}
 	m.store.changed(d)
+	if failed != nil {
+		return failed
+	}
 	if f := m.mountAll(moved, wasNone); f != nil {
 		f.Stderr += "\nproperty may be set but unable to remount filesystem"
 		return f
 	}
 	return nil
+}
+
+// twice refuses a property that is among others by the same name.
+func twice(name string, others []zfs.Property) *failure {
+	for _, q := range others {
+		if q.Name == name {
+			f := failf(zfs.Usage, "property '%s' specified multiple times", name)
+			f.Status = 255
+			return f
+		}
+	}
+	return nil
+}
+
+// checkLimit checks whether a setting fits what is used.
+func (m *Machine) checkLimit(d *dataset, ds zfs.Dataset, s setting) *failure {
+	n := s.number()
+	reserves := s.id == propReservation || s.id == propRefreservation
+	switch {
+	case reserves && n > 0 && m.dir != nil:
+		return failf(zfs.Unsupported, notModelled+"reservations in a directory")
+	case m.fits(d, s.id, n):
+		return nil
+	case reserves:
+		return failf(zfs.NoSpace, "cannot set property for '%s': size is greater than available space", ds)
+	}
+	return failf(zfs.NoSpace, "cannot set property for '%s': size is less than current used or reserved space", ds)
 }
 
 // Inherit implements [zfs.FS].
@@ -433,12 +453,12 @@ func (m *Machine) inheritAll(d *dataset, id propID, recursive bool) *failure {
 }
 
 func (m *Machine) inheritOne(d *dataset, id propID) *failure {
-	if _, local := d.local(id); !local {
+	if _, local := d.local(id); !local && id != propMountpoint {
 		return nil
 	}
 	var moved []affected
 	wasNone := false
-	if id == propMountpoint {
+	if id == propMountpoint { // it is mounted anew even where it was not local
 		moved = affectedBy(d, false, nil)
 		at, _ := d.mountpoint()
 		wasNone = at == "none" || at == "legacy"

@@ -345,7 +345,7 @@ func TestDirPools(t *testing.T) {
 		must(t, m.HoldSnapshot(ctx, "keep", snap("tank@1"), true))
 		must(t, m.HoldSnapshot(ctx, "more", snap("tank/b@1"), false))
 		must(t, m.SetSnapshot(ctx, snap("tank/b@1"), prop("a:b", "of the snapshot"), prop("c:d", "e")))
-		must(t, m.InheritSnapshot(ctx, snap("tank/b@1"), "c:d"))
+		must(t, m.InheritSnapshot(ctx, snap("tank/b@1"), "c:d", false))
 		must(t, m.Destroy(ctx, snap("tank/b@1"), zfs.DestroyMode{Defer: true}))
 		must(t, m.Clone(ctx, snap("three/a@1"), ds("three/c")))
 		if inState {

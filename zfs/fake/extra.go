@@ -207,8 +207,9 @@ func (m *Machine) SetSnapshot(ctx context.Context, name zfs.Snapshot, props ...z
 	})
 }
 
-// InheritSnapshot is zfs inherit on a snapshot.
-func (m *Machine) InheritSnapshot(ctx context.Context, name zfs.Snapshot, property string) error {
+// InheritSnapshot is zfs inherit on a snapshot. When recursive, a property that
+// snapshots do not have is no error.
+func (m *Machine) InheritSnapshot(ctx context.Context, name zfs.Snapshot, property string, recursive bool) error {
 	return m.change(ctx, []string{"zfs", "inherit", property, name.String()}, func() *failure {
 		id, f := m.inheritable(property, false)
 		if f != nil {
@@ -218,10 +219,11 @@ func (m *Machine) InheritSnapshot(ctx context.Context, name zfs.Snapshot, proper
 		switch {
 		case s == nil:
 			return failf(zfs.NotFound, "cannot open '%s': dataset does not exist", name)
-		case !isUser(id) && !props[id].ofSnap:
+		case isUser(id) || props[id].ofSnap:
+			m.inheritSnap(s, id)
+		case !recursive:
 			return failf(zfs.Usage, "cannot inherit %s for '%s': property doesn't apply to datasets of this type", property, name)
 		}
-		m.inheritSnap(s, id)
 		return nil
 	})
 }
@@ -268,7 +270,7 @@ func Models(property string) bool {
 }
 
 // UserProperties gives the properties of users that a dataset or a snapshot
-// has, its own and those that it inherits, by name.
+// has: its own, and then those that it inherits, the nearest first, by name.
 func (m *Machine) UserProperties(ctx context.Context, target zfs.Name) ([]zfs.Value, error) {
 	argv := []string{"zfs", "get", "all", target.String()}
 	f := m.look(ctx)
@@ -278,11 +280,13 @@ func (m *Machine) UserProperties(ctx context.Context, target zfs.Name) ([]zfs.Va
 	defer m.mu.Unlock()
 	var names []string
 	add := func(list []setting) {
+		from := len(names)
 		for _, p := range list {
-			if isUser(p.id) {
-				names = append(names, m.names.name(p.id))
+			if name := m.names.name(p.id); isUser(p.id) && !slices.Contains(names[:from], name) {
+				names = append(names, name)
 			}
 		}
+		slices.Sort(names[from:])
 	}
 	var d *dataset
 	switch t := target.(type) {
@@ -297,8 +301,6 @@ func (m *Machine) UserProperties(ctx context.Context, target zfs.Name) ([]zfs.Va
 	for p := d; p != nil; p = p.parent {
 		add(p.props)
 	}
-	slices.Sort(names)
-	names = slices.Compact(names)
 	if len(names) == 0 {
 		return nil, nil
 	}

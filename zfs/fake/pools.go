@@ -91,3 +91,70 @@ func (m *Machine) DestroyPool(ctx context.Context, name string, force bool) erro
 		return nil
 	})
 }
+
+// poolChoices are the properties of pools that are modelled, with the values
+// they have; the first is the default.
+var poolChoices = map[string]string{
+	"autoexpand": "off | on", "autoreplace": "off | on", "autotrim": "off | on", "delegation": "on | off",
+	"listsnapshots": "off | on", "multihost": "off", "failmode": "wait | continue | panic", "comment": "",
+	"altroot": "", "ashift": "0", "bootfs": "", "cachefile": "", "compatibility": "off", "version": "",
+}
+
+// SetPool is zpool set property=value name. In a directory it is not kept.
+func (m *Machine) SetPool(ctx context.Context, name, property, value string) error {
+	return m.change(ctx, []string{"zpool", "set", property + "=" + value, name}, func() *failure {
+		i := slices.IndexFunc(m.pools, func(p *pool) bool { return p.root.name == name })
+		if i < 0 {
+			return failf(zfs.NotFound, "cannot open '%s': no such pool", name)
+		}
+		if f := checkPoolSetting(property, value); f != nil {
+			if f.Kind != zfs.Unsupported {
+				f.Stderr = "cannot set property for '" + name + "': " + f.Stderr
+			}
+			return f
+		}
+		if m.dir != nil {
+			return failf(zfs.Unsupported, notModelled+"properties of pools in a directory")
+		}
+		p := m.pools[i]
+		if p.settings == nil {
+			p.settings = make(map[string]string)
+		}
+		p.settings[property] = value
+		return nil
+	})
+}
+
+// checkPoolSetting says what is wrong with the value of a property of a pool.
+func checkPoolSetting(property, value string) *failure {
+	choices, ok := poolChoices[property]
+	switch {
+	case !ok:
+		return failf(zfs.Usage, "invalid property '%s'", property)
+	case property == "comment" && len(value) > 32:
+		return failf(zfs.Usage, "comment must not exceed 32 characters")
+	case property == "comment", oneOf(value, choices):
+		return nil
+	case strings.Contains(choices, " | "):
+		list := strings.Split(choices, " | ")
+		if !slices.Contains(list, "panic") {
+			list = []string{"on", "off"}
+		}
+		return failf(zfs.Usage, "'%s' must be one of '%s'", property, strings.Join(list, " | "))
+	}
+	return failf(zfs.Unsupported, "%s%s=%s", notModelled, property, value)
+}
+
+// PoolSetting gives the value that a property of a pool was set to; ok is false
+// when it was not.
+func (m *Machine) PoolSetting(name, property string) (value string, ok bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, p := range m.pools {
+		if p.root.name == name {
+			value, ok = p.settings[property]
+			return value, ok && value != ""
+		}
+	}
+	return "", false
+}

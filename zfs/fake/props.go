@@ -406,7 +406,13 @@ func parse(id propID, name, value string) (kept, text string) {
 			return "0", ""
 		}
 		n, ok := parseSize(value)
-		if !ok {
+		switch quota := id == propQuota || id == propRefquota; {
+		case value == "auto" && quota:
+		case value == "auto" && id == propRefreservation:
+			return "", "'refreservation=auto' only allowed on volumes"
+		case value == "auto":
+			return "", "'auto' is invalid value for '" + def.name + "'"
+		case !ok:
 			return "", badSize(value)
 		}
 		if n == 0 && (id == propQuota || id == propRefquota) {
@@ -423,11 +429,20 @@ func parse(id propID, name, value string) (kept, text string) {
 		}
 		return strconv.FormatUint(n, 10), ""
 	default:
+		if kept, ok := canonical[def.name+"="+value]; ok {
+			return kept, ""
+		}
 		if !oneOf(value, def.values) && !(def.name == "checksum" && value == "noparity") {
 			return "", fmt.Sprintf("'%s' must be one of '%s'", def.name, def.values)
 		}
 		return value, ""
 	}
+}
+
+// canonical is what some values of properties are kept as.
+var canonical = map[string]string{
+	"compression=gzip-6": "gzip", "compression=zstd-fast-1": "zstd-fast", "xattr=dir": "on",
+	"acltype=posixacl": "posix", "acltype=noacl": "off", "aclinherit=secure": "restricted",
 }
 
 // oneOf reports whether value is in a list such as "on | gzip-[1-9]".
@@ -470,11 +485,12 @@ func parseSize(s string) (uint64, bool) {
 	for i < len(s) && (s[i] >= '0' && s[i] <= '9' || s[i] == '.') {
 		i++
 	}
-	unit := strings.ToUpper(s[i:])
 	shift := 0
-	if unit != "" && unit != "B" {
-		shift = strings.IndexByte("KMGTPEZ", unit[0])*10 + 10
-		if shift == 0 || shift > 60 || unit[1:] != "" && unit[1:] != "B" && unit[1:] != "IB" {
+	switch unit := s[i:]; {
+	case !validUnit(unit):
+		return 0, false
+	case unit != "" && unit != "B" && unit != "b":
+		if shift = strings.IndexByte(units, unit[0]&^0x20)*10 + 10; shift > 60 {
 			return 0, false
 		}
 	}
@@ -487,9 +503,22 @@ func parseSize(s string) (uint64, bool) {
 	return n << shift, err == nil && n<<shift>>shift == n
 }
 
+const units = "KMGTPEZ"
+
+func validUnit(s string) bool {
+	unit := strings.ToUpper(s)
+	if unit == "" || unit == "B" {
+		return true
+	}
+	return strings.IndexByte(units, unit[0]) >= 0 && (unit[1:] == "" || unit[1:] == "B" || unit[1:] == "IB")
+}
+
 // badSize says what is wrong with a size.
 func badSize(s string) string {
 	suffix := strings.TrimLeft(s, "0123456789.")
+	if suffix != s && (suffix == "" || validUnit(suffix)) {
+		return "numeric value is too large"
+	}
 	if suffix == s || suffix == "" {
 		return "bad numeric value '" + s + "'"
 	}
@@ -498,17 +527,17 @@ func badSize(s string) string {
 
 // parseAll checks the properties of a command.
 func (m *Machine) parseAll(what string, list []zfs.Property, into []setting) ([]setting, *failure) {
-	for _, p := range list {
+	for i, p := range list {
 		id, ok := m.names.find(p.Name, true)
-		if !ok {
+		switch {
+		case ok:
+		case strings.HasPrefix(p.Name, "written@"), strings.HasPrefix(p.Name, "written#"):
+			return nil, failf(zfs.Permission, "%s: '%s' is readonly", what, p.Name)
+		default:
 			return nil, failf(zfs.Usage, "%s: invalid property '%s'", what, p.Name)
 		}
-		for _, s := range into {
-			if s.id == id {
-				f := failf(zfs.Usage, "property '%s' specified multiple times", p.Name)
-				f.Status = 255
-				return nil, f
-			}
+		if f := twice(p.Name, list[:i]); f != nil {
+			return nil, f
 		}
 		value, text := parse(id, p.Name, p.Value)
 		if text != "" {
@@ -522,7 +551,12 @@ func (m *Machine) parseAll(what string, list []zfs.Property, into []setting) ([]
 			}
 			return nil, failf(kind, "%s: %s", what, text)
 		}
-		into = append(into, setting{id, value})
+		at := slices.IndexFunc(into, func(s setting) bool { return s.id == id })
+		if at < 0 {
+			into = append(into, setting{id, value})
+		} else { // by another of its names
+			into[at].value = value
+		}
 	}
 	return into, nil
 }

@@ -87,7 +87,7 @@ func randomMoves(r *rand.Rand, n int) []move {
 				if yes {
 					return m.SetSnapshot(ctx, snap(s), prop("a:b", e))
 				}
-				return m.InheritSnapshot(ctx, snap(s), "a:b")
+				return m.InheritSnapshot(ctx, snap(s), "a:b", false)
 			}, "set or inherit a:b %v %s %s", yes, s, e)
 		case 15:
 			text := fmt.Sprint(r.Uint32())

@@ -82,6 +82,7 @@ func (d *dataset) charge(head, snap int64) {
 func (d *dataset) reserve(all, head uint64) {
 	before := d.counted()
 	d.reserved, d.refreserved, d.usedRef = all, head, 0
+	d.pool.reserved = d.pool.reserved || all > 0 || head > 0
 	if head > 0 {
 		d.usedRef = head - min(head, d.written())
 	}
@@ -297,6 +298,18 @@ func (d *dataset) available() (bytes uint64, quota bool) {
 func (d *dataset) left() (bytes uint64, quota bool) {
 	bytes, quota = d.available()
 	return bytes + d.usedRef, quota
+}
+
+// allocated is what p holds, without what is reserved in it.
+func (p *pool) allocated() uint64 {
+	if !p.reserved {
+		return p.root.used()
+	}
+	var sum uint64
+	for _, d := range p.root.subtree(nil) {
+		sum += d.usedHead + d.usedSnap
+	}
+	return sum
 }
 
 // fits reports whether d can be given a limit. The rules are those of the

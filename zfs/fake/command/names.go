@@ -103,6 +103,9 @@ func (c *call) open(name string, kinds kind) (zfs.Name, bool) {
 			return n, true
 		}
 		text = "dataset does not exist"
+		if strings.Contains(name, "#") {
+			text = "no such pool or dataset"
+		}
 	}
 	c.errorf("cannot open '%s': %s", name, text)
 	return nil, false

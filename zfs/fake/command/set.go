@@ -100,7 +100,7 @@ func (c *call) inherit(args []string) int {
 	return c.onEach(rows, status, func(target zfs.Name) error {
 		switch target := target.(type) {
 		case zfs.Snapshot:
-			return c.m.InheritSnapshot(c, target, property)
+			return c.m.InheritSnapshot(c, target, property, recursive)
 		case zfs.Dataset:
 			if received {
 				return c.m.InheritReceived(c, target, property, recursive)

@@ -25,7 +25,7 @@ type scope struct {
 func (s *scope) setDepth(c *call, arg string) bool {
 	n, err := strconv.ParseInt(arg, 0, 32)
 	switch {
-	case err != nil:
+	case err != nil && arg != "": // as strtol(3) has it
 		c.errorf("%s is not an integer", arg)
 		return false
 	case n < 0:
