@@ -168,6 +168,8 @@ func variants(f fault.Fault) [][]fault.Rule {
 		late := rule
 		late.Duration = 200 * time.Second
 		return [][]fault.Rule{{rule}, {late}}
+	case "macos":
+		return [][]fault.Rule{{rule}}
 	case "fail":
 		rule.Kind = zfs.Busy
 	}
@@ -232,7 +234,7 @@ func TestMacOS(t *testing.T) {
 		want := r.undisturbed(t)
 		synctest.Test(t, func(t *testing.T) {
 			w := r.prepare(t)
-			armed, err := fault.Plan{Rules: fault.MacOS()}.Arm(nil)
+			armed, err := fault.Plan{Rules: []fault.Rule{{Fault: "macos"}}}.Arm(nil)
 			w.must(err)
 			var transcript fault.Transcript
 			o := w.options()

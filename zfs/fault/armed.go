@@ -47,7 +47,7 @@ var ErrStuck = errors.New("a process cannot be killed")
 // which may be used concurrently. The same commands in the same order meet the
 // same faults.
 type Armed struct {
-	seed  uint64
+	plan  Plan
 	clock Clock
 	rules []*armedRule
 	end   end
@@ -59,7 +59,7 @@ type Armed struct {
 type armedRule struct {
 	Rule
 	*Fault
-	given Rule // as it was written
+	given int // which rule of the plan it is for
 
 	mu          sync.Mutex
 	seen, acted int
@@ -75,10 +75,17 @@ func (p Plan) Arm(clock Clock) (*Armed, error) {
 	if clock == nil {
 		clock = SystemClock{}
 	}
-	a := &Armed{seed: p.Seed, clock: clock}
-	for _, r := range p.Rules {
-		f := find(r.Fault)
-		a.rules = append(a.rules, &armedRule{Rule: r.with(f), Fault: f, given: r})
+	a := &Armed{plan: Plan{p.Seed, slices.Clone(p.Rules)}, clock: clock}
+	for i, r := range p.Rules {
+		group := find(r.Fault).Group
+		if group == nil {
+			group = []string{r.Fault}
+		}
+		for _, name := range group {
+			f := find(name)
+			r.Fault = name
+			a.rules = append(a.rules, &armedRule{Rule: r.with(f), Fault: f, given: i})
+		}
 	}
 	return a, nil
 }
@@ -110,13 +117,17 @@ func (r Rule) with(f *Fault) Rule {
 // Unfired gives the rules that have changed nothing so far, in the order of
 // the plan: a rehearsal without them has shown nothing about them.
 func (a *Armed) Unfired() []Rule {
-	var list []Rule
+	fired := make([]bool, len(a.plan.Rules))
 	for _, r := range a.rules {
 		r.mu.Lock()
-		if !r.fired {
-			list = append(list, r.given)
-		}
+		fired[r.given] = fired[r.given] || r.fired
 		r.mu.Unlock()
+	}
+	var list []Rule
+	for i, r := range a.plan.Rules {
+		if !fired[i] {
+			list = append(list, r)
+		}
 	}
 	return list
 }
@@ -216,7 +227,7 @@ func (x *execution) hit(i int) bool {
 		return false
 	}
 	r.seen++
-	if r.seen < r.Nth || r.Probability > 0 && chance(x.seed, i, r.seen) >= r.Probability {
+	if r.seen < r.Nth || r.Probability > 0 && chance(x.plan.Seed, i, r.seen) >= r.Probability {
 		return false
 	}
 	r.acted++

@@ -19,6 +19,9 @@ type Fault struct {
 	What string
 	// Mac is set for what OpenZFS on macOS does.
 	Mac bool
+	// Group are the faults that this one stands for, in this order, each with
+	// what it has by itself. A rule of it has no settings.
+	Group []string
 	// Example is a rule as it is printed.
 	Example string
 	// Sources are where it is known from: addresses, or files of a repository.
@@ -56,7 +59,7 @@ func (f *Fault) fails() bool { return f.Name == "fail" }
 func (f *Fault) Settings() []string {
 	var names []string
 	for _, fd := range fields {
-		if fd.of == nil || fd.of(f) {
+		if fd.isFor(f) {
 			names = append(names, fd.name)
 		}
 	}
@@ -71,16 +74,6 @@ func (f *Fault) Defaults() string {
 
 // Faults gives all faults: those that are for any system, then those of a Mac.
 func Faults() []Fault { return slices.Clone(table) }
-
-// MacOS gives a rule for each fault of a Mac that passes by itself: what a
-// build on a Mac should get over without anybody noticing.
-func MacOS() []Rule {
-	var rules []Rule
-	for _, name := range []string{"diskutil", "pool-missing", "destroy-sleeps", "slow-destroy", "busy", "mountpoint-changed", "half-destroyed", "snapshot-mounted", "parent-unmounted", "automount-dead"} {
-		rules = append(rules, Rule{Fault: name})
-	}
-	return rules
-}
 
 func find(name string) *Fault {
 	for i := range table {
@@ -359,6 +352,14 @@ var table = []Fault{
 		seconds: time.Minute,
 		applies: func(x *execution) bool { return x.clock.Now().Sub(x.began) < x.rule.Duration },
 		act:     (*execution).missing,
+	},
+	{
+		Name: "macos",
+		What: "What a Mac does now and then, and what passes by itself: a build gets over it and nobody notices. " +
+			"It has no settings, and has happened when any of its faults has.",
+		Example: "(macos)",
+		Group: []string{"diskutil", "pool-missing", "destroy-sleeps", "slow-destroy", "busy", "mountpoint-changed",
+			"half-destroyed", "snapshot-mounted", "parent-unmounted", "automount-dead"},
 	},
 }
 

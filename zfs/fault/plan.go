@@ -51,8 +51,6 @@ type Rule struct {
 	Duration time.Duration
 	// For slow-destroy: what a destroy frees, in 10^9 bytes a minute.
 	GigabytesPerMinute float64
-
-	pos sexp.Pos // where it was read
 }
 
 const (
@@ -64,9 +62,8 @@ const (
 )
 
 // Parse reads the rules of a plan, one after the other, as [Plan.String]
-// prints them; (seed N) may be among them, and (macos) stands for the faults
-// of [MacOS]. Errors are *sexp.Error, with the place and a hint. file is what
-// they call the source.
+// prints them; (seed N) may be among them. Errors are *sexp.Error, with the
+// place and a hint. file is what they call the source.
 func Parse(file string, src []byte) (Plan, error) {
 	if len(src) > maxSource {
 		return Plan{}, sexp.Errorf(sexp.Pos{File: file, Line: 1, Col: 1}, "more than %d bytes of faults", maxSource)
@@ -84,14 +81,6 @@ func Parse(file string, src []byte) (Plan, error) {
 				return err
 			}, "a number from 0 to 2^64-1"); err != nil {
 				return Plan{}, err
-			}
-		case "macos":
-			if len(n.List) > 1 {
-				return Plan{}, sexp.Errorf(n.List[1].Pos, "macos has nothing after it")
-			}
-			for _, r := range MacOS() {
-				r.pos = n.Pos
-				p.Rules = append(p.Rules, r)
 			}
 		default:
 			r, err := parseRule(n)
@@ -117,6 +106,9 @@ type field struct {
 	// for which faults; all when nil.
 	of func(f *Fault) bool
 }
+
+// isFor reports whether rules of f may have the setting.
+func (fd field) isFor(f *Fault) bool { return f.Group == nil && (fd.of == nil || fd.of(f)) }
 
 // fields are the settings of rules in the order in which they are printed.
 var fields = []field{
@@ -279,7 +271,7 @@ func number(n sexp.Node, f func(string) error, what string) error {
 func kindName(k zfs.Kind) string { return strings.ReplaceAll(k.String(), " ", "-") }
 
 func parseRule(n sexp.Node) (Rule, error) {
-	r := Rule{Fault: n.Head(), pos: n.Pos}
+	r := Rule{Fault: n.Head()}
 	if r.Fault == "" {
 		return r, &sexp.Error{Pos: n.Pos, Msg: "a fault is a list that begins with its name",
 			Hint: "such as (busy (dataset obuilder/result/**) (tries 3))"}
@@ -287,12 +279,12 @@ func parseRule(n sexp.Node) (Rule, error) {
 	f := find(r.Fault)
 	if f == nil {
 		return r, &sexp.Error{Pos: n.List[0].Pos, Msg: fmt.Sprintf("there is no fault %s", sexp.AtomText(r.Fault)),
-			Hint: sexp.DidYouMean(r.Fault, "the faults are", append(names(), "macos", "seed"))}
+			Hint: sexp.DidYouMean(r.Fault, "the faults are", append(names(), "seed"))}
 	}
 	given := map[string]bool{}
 	for _, item := range n.List[1:] {
 		name := item.Head()
-		i := slices.IndexFunc(fields, func(fd field) bool { return fd.name == name && (fd.of == nil || fd.of(f)) })
+		i := slices.IndexFunc(fields, func(fd field) bool { return fd.name == name && fd.isFor(f) })
 		if i < 0 {
 			pos := item.Pos
 			if name == "" {
