@@ -61,6 +61,9 @@ type Options struct {
 	Snapshots engine.SnapshotMode
 	PoolSize  uint64 // bytes; 500 GB when 0
 	Rules     []scripted.Rule
+	// Faults are at work from the opening of the store on, which is then part
+	// of the rehearsal. The base images are there before.
+	Faults fault.Plan
 }
 
 // A Sim is a machine to rehearse on.
@@ -72,6 +75,7 @@ type Sim struct {
 	root    zfs.Dataset
 	record  fault.Transcript
 	begin   int // of the transcript that is shown
+	armed   *fault.Armed
 }
 
 // Pool is the name of the pool, and Mountpoint where it is: what the operators
@@ -81,8 +85,12 @@ const (
 	Mountpoint = "/Volumes/obuilder"
 )
 
+// poolWait is how long the engine waits for the pool.
+const poolWait = 2 * time.Minute
+
 // New makes a pool with base images and opens an engine on it. The transcript
-// begins after that.
+// begins after that, but with faults before the opening: then, when that is
+// what fails, the Sim comes with the error and has no Engine.
 func New(ctx context.Context, o Options) (*Sim, error) {
 	if o.PoolSize == 0 {
 		o.PoolSize = 500e9
@@ -94,14 +102,36 @@ func New(ctx context.Context, o Options) (*Sim, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.Engine, err = engine.Open(ctx, engine.Options{FS: fault.Wrap(s.Machine, &s.record), Files: s.Machine.Files(), Root: s.root,
-		Images: o.Images, Sandbox: s.Sandbox, Snapshots: o.Snapshots, Clock: s.Clock})
-	if err != nil {
+	open := func(fs zfs.FS) (*engine.Engine, error) {
+		return engine.Open(ctx, engine.Options{FS: fs, Files: s.Machine.Files(), Root: s.root, Images: o.Images,
+			Sandbox: s.Sandbox, Snapshots: o.Snapshots, PoolWait: poolWait, Clock: s.Clock})
+	}
+	if s.armed, err = o.Faults.Arm(s.Clock); err != nil {
+		return nil, err
+	}
+	if len(o.Faults.Rules) > 0 {
+		e, err := open(s.Machine)
+		if err == nil {
+			err = e.Close()
+		}
+		if err != nil {
+			return nil, err
+		}
+		s.Engine, err = open(fault.Wrap(s.Machine, &s.record, s.armed))
+		return s, err
+	}
+	if s.Engine, err = open(fault.Wrap(s.Machine, &s.record)); err != nil {
 		return nil, err
 	}
 	s.begin = len(s.record.Entries())
 	return s, nil
 }
+
+// Unfired gives the faults that have not happened.
+func (s *Sim) Unfired() []fault.Rule { return s.armed.Unfired() }
+
+// Took is how much time has passed since the beginning.
+func (s *Sim) Took() time.Duration { return s.Clock.Now().Sub(Begin) }
 
 // Transcript writes the commands since New, one a line, as one could type
 // them, those that failed with how.
