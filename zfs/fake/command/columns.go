@@ -18,6 +18,7 @@ const (
 	sizeNone        // bytes, 0 is none
 	limit           // count, the largest is none
 	ratio           // 1.00x
+	percent         // 1%
 	date            // Tue Nov 24 11:16 2026
 )
 
@@ -198,6 +199,8 @@ func (c *column) human(value string) string {
 	switch c.format {
 	case ratio:
 		return value + "x"
+	case percent:
+		return value + "%"
 	case asIs:
 		return value
 	}

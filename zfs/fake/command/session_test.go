@@ -40,14 +40,16 @@ type player struct{ session.Player }
 
 func newFake(t *testing.T) *player {
 	t.Helper()
-	m := fake.New(fake.Pool("tank", diskSize, ""))
+	m := fake.New(fake.Pool("none", 1, "none"))
 	p := &player{session.Player{Files: m.Files(), Run: func(ctx context.Context, argv []string, in io.Reader, out, err io.Writer) (int, error) {
 		return command.Run(ctx, m, argv, in, out, err), nil
 	}}}
 	p.must(t, "mkdir /tmp")
 	for _, disk := range disks {
-		p.play(t, fmt.Sprintf("truncate %s %d", disk, diskSize))
+		p.must(t, fmt.Sprintf("truncate %s %d", disk, diskSize))
 	}
+	p.must(t, "zpool destroy none")
+	p.must(t, "zpool create tank "+disks[0])
 	return p
 }
 

@@ -115,7 +115,12 @@ func (c *call) each(s scope, names []string, properties []string) (rows []zfs.Ro
 	if s.kinds&filesystem != 0 {
 		opts.Types = append(opts.Types, zfs.Filesystems)
 	}
-	if s.kinds&snapshot != 0 && !s.optional && opts.Recursive {
+	all := c.m.Pools()
+	optional := slices.DeleteFunc(slices.Clone(all), func(pool string) bool {
+		value, _ := c.m.PoolSetting(pool, "listsnapshots")
+		return value != "on"
+	})
+	if s.kinds&snapshot != 0 && (!s.optional || len(optional) > 0) && opts.Recursive {
 		opts.Types = append(opts.Types, zfs.Snapshots)
 	}
 	list := func(opts zfs.ListOptions) {
@@ -127,6 +132,13 @@ func (c *call) each(s scope, names []string, properties []string) (rows []zfs.Ro
 	}
 	if len(opts.Types) > 0 && (len(names) == 0 || len(opts.Roots) > 0) {
 		list(opts)
+	}
+	if s.optional && len(optional) < len(all) {
+		rows = slices.DeleteFunc(rows, func(row zfs.Row) bool {
+			of, _, snap := strings.Cut(row.Name, "@")
+			pool, _, _ := strings.Cut(of, "/")
+			return snap && !slices.Contains(optional, pool)
+		})
 	}
 	if len(snaps) > 0 {
 		opts.Roots, opts.Recursive, opts.Types = snaps, false, bothTypes
