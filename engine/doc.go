@@ -22,6 +22,8 @@
 // each sees its output from the start, and it is cancelled when the last of
 // them is. Only a copy, which reads files of the build that began it, is
 // cancelled with that build; the others then begin it again. Commands of steps
-// run one at a time, because the mount points are there once. What deletes
-// results waits until no build runs, and builds wait for it.
+// run one at a time, because the mount points are there once. A build holds
+// all the results that it is known to need, built or not, as long as it runs:
+// what deletes results waits for the builds that hold them, and the builds
+// that begin meanwhile and need them wait for it.
 package engine

@@ -104,7 +104,7 @@ type Engine struct {
 	root, base, result, state, cache, cacheTmp zfs.Dataset
 	rootPath, resultPath, statePath            string // mount points
 
-	use      useLock       // shared by builds, exclusive to what deletes results
+	use      uses          // of results, by builds and by what destroys them
 	running  chan struct{} // holds one token while a step's command runs
 	prepared bool          // the sandbox is; guarded by that token
 	flights  sync.WaitGroup
@@ -390,7 +390,8 @@ const locateBatch = 1000
 
 // locate finds out which of ids are complete, with one command for those that
 // are not known to be. However many results a store holds, a job costs as much
-// as it has steps.
+// as it has steps. The caller holds or claims ids: what is noted of a result
+// must stay so.
 func (e *Engine) locate(ctx context.Context, ids []string) error {
 	var unknown []zfs.Name
 	e.mu.Lock()
@@ -405,36 +406,33 @@ func (e *Engine) locate(ctx context.Context, ids []string) error {
 		if err != nil && !zfs.IsKind(err, zfs.NotFound) {
 			return err
 		}
-		e.noteComplete(rows)
+		for _, id := range e.completeIn(rows) {
+			e.setComplete(id, true)
+		}
 	}
 	return nil
 }
 
-// listResults finds out which results there are, with one command that takes
-// as long as there are many. The depth keeps the snapshots of their children
-// out: one line a result.
-func (e *Engine) listResults(ctx context.Context) error {
+// listResults lists the ids of all complete results, with one command that
+// takes as long as there are many. The depth keeps the snapshots of their
+// children out: one line a result.
+func (e *Engine) listResults(ctx context.Context) ([]string, error) {
 	rows, err := e.fs.List(ctx, zfs.ListOptions{
 		Roots: []zfs.Name{e.result}, Recursive: true, Depth: 2, Types: []zfs.Type{zfs.Snapshots},
 	})
-	if err != nil {
-		return err
-	}
-	e.noteComplete(rows)
-	return nil
+	return e.completeIn(rows), err
 }
 
-// noteComplete notes the results whose snapshots were listed.
-func (e *Engine) noteComplete(rows []zfs.Row) {
+// completeIn gives the ids of the results whose snapshots were listed.
+func (e *Engine) completeIn(rows []zfs.Row) (ids []string) {
 	prefix := e.result.String() + "/"
-	e.mu.Lock()
-	defer e.mu.Unlock()
 	for _, row := range rows {
 		rest, ok := strings.CutPrefix(row.Name, prefix)
 		if id, tag, found := strings.Cut(rest, "@"); ok && found && tag == Snap && ValidID(id) {
-			e.complete[id] = true
+			ids = append(ids, id)
 		}
 	}
+	return ids
 }
 
 // idLen is how long an id is.

@@ -321,6 +321,32 @@ func (e *Engine) copyConfig(workdir, dst string) (sandbox.Config, string, error)
 	}, rel, nil
 }
 
+// begin compiles a job and holds all results that it is known to need, there
+// or not.
+func (e *Engine) begin(ctx context.Context, j *Job) (*share, *stage, error) {
+	held, err := e.use.share(ctx, baseIDs(j.Spec, nil)...)
+	if err != nil {
+		return nil, nil, err
+	}
+	st, err := e.compile(ctx, j)
+	if err == nil {
+		err = held.add(ctx, st.ids(nil)...)
+	}
+	if err != nil {
+		held.release()
+		return nil, nil, err
+	}
+	return held, st, nil
+}
+
+// baseIDs adds the ids of the bases of a spec and of the builds in it.
+func baseIDs(s *spec.Spec, to []string) []string {
+	for _, b := range s.Builds {
+		to = baseIDs(b.Spec, to)
+	}
+	return append(to, spec.BaseID(s.From))
+}
+
 // Build builds a spec and gives the id of its result. An error of the job
 // itself comes before anything is changed; a *StepError is a step that failed.
 // When ctx ends, what it was doing is undone and ctx's cause returned.
@@ -331,21 +357,17 @@ func (e *Engine) Build(ctx context.Context, j Job) (id string, err error) {
 			err = fmt.Errorf("%w: %w", cause, err)
 		}
 	}()
-	release, err := e.use.share(ctx)
+	held, st, err := e.begin(ctx, &j)
 	if err != nil {
 		return "", err
 	}
-	defer release()
-	st, err := e.compile(ctx, &j)
-	if err != nil {
-		return "", err
-	}
+	defer held.release()
 	if e.mode == ListSnapshots {
 		if err := e.locate(ctx, st.ids(nil)); err != nil {
 			return "", err
 		}
 	}
-	b := &build{engine: e, job: &j, results: map[*stage]string{}, used: map[string]bool{}}
+	b := &build{engine: e, job: &j, held: held, results: map[*stage]string{}, used: map[string]bool{}}
 	id, err = b.stage(ctx, st)
 	if len(b.used) > 0 {
 		cctx, cancel := cleanup(ctx)
@@ -361,6 +383,7 @@ func (e *Engine) Build(ctx context.Context, j Job) (id string, err error) {
 type build struct {
 	engine  *Engine
 	job     *Job
+	held    *share // all results that it is known to need
 	results map[*stage]string
 	used    map[string]bool // ids of cached results that it used
 }
@@ -431,7 +454,7 @@ func (b *build) run(ctx context.Context, st *stage, o *operation, lineage []stri
 	id := o.id
 	if id == "" {
 		id = o.runInput(base).ID()
-		if err := b.engine.ifListed(ctx, id); err != nil {
+		if err := b.need(ctx, id); err != nil {
 			return "", err
 		}
 	}
@@ -456,7 +479,7 @@ func (b *build) copy(ctx context.Context, st *stage, o *operation, lineage []str
 	}
 	if id == "" {
 		id = o.copyInput(base, manifest).ID()
-		if err := b.engine.ifListed(ctx, id); err != nil {
+		if err := b.need(ctx, id); err != nil {
 			return "", err
 		}
 	}
@@ -469,13 +492,13 @@ func (b *build) copy(ctx context.Context, st *stage, o *operation, lineage []str
 	}})
 }
 
-// ifListed asks whether a result is there whose id was not known when the job
-// began, where that is not asked of each result as it is needed.
-func (e *Engine) ifListed(ctx context.Context, id string) error {
-	if e.mode != ListSnapshots {
-		return nil
+// need holds a result whose id was not known when the job began, and asks
+// whether it is there, where that is not asked of each result as it is needed.
+func (b *build) need(ctx context.Context, id string) error {
+	if err := b.held.add(ctx, id); err != nil || b.engine.mode != ListSnapshots {
+		return err
 	}
-	return e.locate(ctx, []string{id})
+	return b.engine.locate(ctx, []string{id})
 }
 
 func (o *operation) runInput(base string) spec.RunInput {

@@ -25,24 +25,21 @@ type PlannedStep struct {
 // nothing; a nested build's home that is copied from is mounted for reading
 // where its result is complete.
 func (e *Engine) Plan(ctx context.Context, j Job, emit func(PlannedStep)) error {
-	release, err := e.use.share(ctx)
+	held, st, err := e.begin(ctx, &j)
 	if err != nil {
 		return err
 	}
-	defer release()
-	st, err := e.compile(ctx, &j)
-	if err != nil {
-		return err
-	}
+	defer held.release()
 	if err := e.locate(ctx, st.ids(nil)); err != nil {
 		return err
 	}
-	p := &planner{engine: e, emit: emit, results: map[*stage]PlannedStep{}}
+	p := &planner{engine: e, held: held, emit: emit, results: map[*stage]PlannedStep{}}
 	return p.stage(ctx, st)
 }
 
 type planner struct {
 	engine  *Engine
+	held    *share
 	emit    func(PlannedStep)
 	results map[*stage]PlannedStep // the last step of each stage
 }
@@ -100,6 +97,9 @@ func (p *planner) identify(ctx context.Context, o *operation, s *PlannedStep) er
 		s.Input, s.ID = input.Sexp(), input.ID()
 	}
 	if o.id == "" {
+		if err := p.held.add(ctx, s.ID); err != nil {
+			return err
+		}
 		if err := p.engine.locate(ctx, []string{s.ID}); err != nil {
 			return err
 		}

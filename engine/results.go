@@ -24,15 +24,19 @@ func (e *Engine) Find(ctx context.Context, prefix string) (string, error) {
 		return "", &NotFoundError{ID: prefix, Reason: fmt.Sprintf("an id needs at least its first %d digits", shortest)}
 	}
 	if ValidID(prefix) {
-		return prefix, e.mustHave(ctx, prefix)
+		held, err := e.holdResult(ctx, prefix)
+		if err != nil {
+			return "", err
+		}
+		held.release()
+		return prefix, nil
 	}
-	if err := e.listResults(ctx); err != nil {
+	ids, err := e.listResults(ctx)
+	if err != nil {
 		return "", err
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
 	found := ""
-	for id := range e.complete {
+	for _, id := range ids {
 		if !strings.HasPrefix(id, prefix) {
 			continue
 		}
@@ -54,30 +58,44 @@ func (e *Engine) Results(ctx context.Context) ([]index.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := e.listResults(ctx); err != nil {
+	ids, err := e.listResults(ctx)
+	if err != nil {
 		return nil, err
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	known := make(map[string]bool, len(all))
+	missed := make(map[string]bool, len(ids))
+	for _, id := range ids {
+		missed[id] = true
+	}
 	results := all[:0]
 	for _, r := range all {
-		known[r.ID] = true
-		if e.complete[r.ID] {
+		if missed[r.ID] {
+			delete(missed, r.ID)
 			results = append(results, r)
 		}
 	}
 	var missing []index.Result
-	for id := range e.complete {
-		if !known[id] {
-			missing = append(missing, index.Result{ID: id})
-		}
+	for id := range missed {
+		missing = append(missing, index.Result{ID: id})
 	}
 	slices.SortFunc(missing, func(a, b index.Result) int { return strings.Compare(a.ID, b.ID) })
 	return append(missing, results...), nil
 }
 
-// mustHave gives a *NotFoundError unless the result id is there.
+// holdResult holds a result; a *NotFoundError unless it is there.
+func (e *Engine) holdResult(ctx context.Context, id string) (*share, error) {
+	held, err := e.use.share(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	if err := e.mustHave(ctx, id); err != nil {
+		held.release()
+		return nil, err
+	}
+	return held, nil
+}
+
+// mustHave gives a *NotFoundError unless the result id, which the caller holds
+// or claims, is there.
 func (e *Engine) mustHave(ctx context.Context, id string) error {
 	if ValidID(id) {
 		if err := e.locate(ctx, []string{id}); err != nil {
@@ -102,9 +120,11 @@ type Shown struct {
 // Show describes one result. Sizes take one command; they are those of its
 // dataset and of the datasets below it.
 func (e *Engine) Show(ctx context.Context, id string) (Shown, error) {
-	if err := e.mustHave(ctx, id); err != nil {
+	held, err := e.holdResult(ctx, id)
+	if err != nil {
 		return Shown{}, err
 	}
+	defer held.release()
 	r, err := e.index.Get(ctx, id)
 	if errors.Is(err, index.ErrNotFound) {
 		r, err = index.Result{ID: id}, nil
@@ -135,14 +155,11 @@ func (e *Engine) Show(ctx context.Context, id string) (Shown, error) {
 
 // Log writes what a step printed to w.
 func (e *Engine) Log(ctx context.Context, id string, w io.Writer) error {
-	release, err := e.use.share(ctx)
+	held, err := e.holdResult(ctx, id)
 	if err != nil {
 		return err
 	}
-	defer release()
-	if err := e.mustHave(ctx, id); err != nil {
-		return err
-	}
+	defer held.release()
 	complete, err := e.ask(ctx, id)
 	if err != nil {
 		return err
@@ -162,9 +179,11 @@ func (e *Engine) Log(ctx context.Context, id string, w io.Writer) error {
 // Ancestors lists the ids that a result was built on, the base first, and
 // itself last.
 func (e *Engine) Ancestors(ctx context.Context, id string) ([]string, error) {
-	if err := e.mustHave(ctx, id); err != nil {
+	held, err := e.holdResult(ctx, id)
+	if err != nil {
 		return nil, err
 	}
+	defer held.release()
 	ids := []string{id}
 	seen := map[string]bool{id: true}
 	for {
@@ -182,15 +201,37 @@ func (e *Engine) Ancestors(ctx context.Context, id string) ([]string, error) {
 }
 
 // Delete destroys a result and all that were built on it, those first, telling
-// deleted of each. It waits for running builds to end.
+// deleted of each. It waits for builds that use one of them to end, and builds
+// that begin meanwhile and need one of them wait for it.
 func (e *Engine) Delete(ctx context.Context, id string, deleted func(id string)) error {
-	release, err := e.use.own(ctx)
+	release, err := e.use.claim(ctx, id)
 	if err != nil {
 		return err
 	}
 	defer release()
 	if err := e.mustHave(ctx, id); err != nil {
 		return err
+	}
+	// Nothing is built on it any more: those that were are all that there are.
+	list := []string{id}
+	claimed := map[string]bool{id: true}
+	for n := 0; n < len(list); n++ {
+		children, err := e.index.Children(ctx, list[n])
+		if err != nil && !errors.Is(err, index.ErrNotFound) {
+			return err
+		}
+		for _, child := range children {
+			if claimed[child] {
+				return fmt.Errorf("result %s is its own ancestor in the index", child)
+			}
+			release, err := e.use.claim(ctx, child)
+			if err != nil {
+				return err
+			}
+			defer release()
+			claimed[child] = true
+			list = append(list, child)
+		}
 	}
 	return e.deleteTree(ctx, id, deleted)
 }
