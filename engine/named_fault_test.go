@@ -179,8 +179,10 @@ func variants(f fault.Fault) [][]fault.Rule {
 	switch f.Name {
 	case "diskutil": // which says how something else has failed
 		return [][]fault.Rule{{rule, {Fault: "partial"}}}
-	case "interrupted": // while a snapshot was taken all the same
-		plans = append(plans, []fault.Rule{{Fault: "hang-after", Verbs: []string{"snapshot"}}, rule})
+	case "interrupted": // while a snapshot was taken all the same, and cannot be undone
+		taken := fault.Rule{Fault: "hang-after", Verbs: []string{"snapshot"}}
+		stays := fault.Rule{Fault: "fail", Kind: zfs.Busy, Verbs: []string{"destroy"}, Datasets: []fault.Pattern{"**@*"}}
+		plans = append(plans, []fault.Rule{taken, rule}, []fault.Rule{taken, stays, rule})
 	}
 	for n := 1; n <= mostCommands; n++ {
 		rule.Nth = n

@@ -84,7 +84,7 @@ func (e *Engine) cloneResult(ctx context.Context, base, id string, children []st
 	src, dst := e.dataset(base), e.dataset(id)
 	err := e.fs.Clone(ctx, src.MustSnapshot(Snap), dst)
 	if zfs.IsKind(err, zfs.Exists) {
-		if err = e.destroy(ctx, dst, false); err == nil {
+		if err = e.destroyLeftover(ctx, dst); err == nil {
 			err = e.fs.Clone(ctx, src.MustSnapshot(Snap), dst)
 		}
 	}
@@ -97,6 +97,16 @@ func (e *Engine) cloneResult(ctx context.Context, base, id string, children []st
 		}
 	}
 	return nil
+}
+
+// destroyLeftover destroys what is in the place of a result that is not known.
+// Should it have the snapshot of one, that goes first: a recursive destroy may
+// stop anywhere, and what it has left must not be taken for a result.
+func (e *Engine) destroyLeftover(ctx context.Context, ds zfs.Dataset) error {
+	if err := e.fs.Destroy(ctx, ds.MustSnapshot(Snap), zfs.DestroyMode{}); err != nil && !zfs.IsKind(err, zfs.NotFound) {
+		return err
+	}
+	return e.destroy(ctx, ds, false)
 }
 
 func (e *Engine) cloneChild(ctx context.Context, src, dst zfs.Dataset) error {
@@ -303,9 +313,10 @@ func (e *Engine) commit(ctx context.Context, id string, lineage []string) error 
 	snap := e.dataset(id).MustSnapshot(Snap)
 	if err := e.fs.Snapshot(cctx, true, snap); err != nil {
 		// It may have been taken all the same, and what is about to be destroyed
-		// must not look complete on its way.
+		// must not look complete on its way. When that cannot be made sure, the
+		// result stays: it is whole, and the next Open looks what it is.
 		if left := e.fs.Destroy(cctx, snap, zfs.DestroyMode{}); left != nil && !zfs.IsKind(left, zfs.NotFound) {
-			err = errors.Join(err, left)
+			return &storedError{errors.Join(err, left)}
 		}
 		return err
 	}
@@ -346,11 +357,12 @@ func (e *Engine) addToIndex(ctx context.Context, lineage []string, id string) er
 	return add(id, parent)
 }
 
-// A storedError is a failure after which the result is there all the same.
+// A storedError is a failure after which the result is there all the same, or
+// may be.
 type storedError struct{ err error }
 
 func (e *storedError) Error() string {
-	return "the result is stored but not in the index: " + e.err.Error()
+	return "the result is there but not in the index: " + e.err.Error()
 }
 func (e *storedError) Unwrap() error { return e.err }
 
@@ -444,7 +456,7 @@ func (e *Engine) createBase(ctx context.Context, f *flight) (made bool, err erro
 	if !existed {
 		return true, nil
 	}
-	if err := e.destroy(ctx, ds, false); err != nil {
+	if err := e.destroyLeftover(ctx, ds); err != nil {
 		return true, err
 	}
 	return true, e.fs.Create(ctx, ds, zfs.CreateOptions{})
