@@ -20,6 +20,8 @@ import (
 	"pgregory.net/rapid"
 )
 
+var _ fault.Mac = (*fake.Machine)(nil)
+
 // virtual is a clock that passes when someone sleeps.
 type virtual struct {
 	mu  sync.Mutex
