@@ -218,12 +218,12 @@ func (x *execution) hit(i int) bool {
 	}) {
 		return false
 	}
-	if r.applies != nil && !r.applies(x) {
+	if r.exhausted() || r.applies != nil && !r.applies(x) {
 		return false
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.Tries > 0 && r.acted >= r.Tries {
+	if r.Tries > 0 && r.acted >= r.Tries { // another command was quicker
 		return false
 	}
 	r.seen++
@@ -233,6 +233,13 @@ func (x *execution) hit(i int) bool {
 	r.acted++
 	r.fired = r.fired || !r.looks
 	return true
+}
+
+// exhausted reports whether the rule has acted as often as it is to.
+func (r *armedRule) exhausted() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.Tries > 0 && r.acted >= r.Tries
 }
 
 // chance gives a number from 0 to 1 that follows from the seed, the rule and

@@ -528,6 +528,53 @@ func TestMatching(t *testing.T) {
 	}
 }
 
+// A rule acts on as many commands as it says, from the one that it says on.
+func TestCounts(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		r := fault.Rule{Fault: "fail", Kind: zfs.Busy, Nth: rapid.IntRange(0, 12).Draw(t, "nth"), Tries: rapid.IntRange(0, 12).Draw(t, "tries")}
+		n := rapid.IntRange(0, 12).Draw(t, "commands")
+		armed, err := fault.Plan{Rules: []fault.Rule{r}}.Arm(newClock())
+		if err != nil {
+			t.Fatal(err)
+		}
+		first, last := max(r.Nth, 1), n
+		switch {
+		case r.Tries > 0:
+			last = min(n, first+r.Tries-1)
+		case r.Nth > 0:
+			last = min(n, first)
+		}
+		fs := fault.Wrap(&record{}, armed)
+		for i := 1; i <= n; i++ {
+			if failed := fs.Mount(context.Background(), zfs.MustDataset("p/a")) != nil; failed != (i >= first && i <= last) {
+				t.Fatalf("%s: command %d: failed is %v", r, i, failed)
+			}
+		}
+	})
+}
+
+// What a fault would have to look at or change is left out where there is no
+// telling what is below it.
+func TestWithoutWrap(t *testing.T) {
+	for _, f := range fault.Faults() {
+		rule := "(" + f.Name + ")"
+		if f.Settings() != nil {
+			rule = "(" + f.Name + " (tries 1000))"
+		}
+		armed := arm(t, rule, newClock())
+		for line := range strings.Lines(lines + "zfs set mountpoint=none p/a\nzfs destroy p/a@snap\n") {
+			argv := strings.Fields(line)
+			err := armed.Intercept(t.Context(), argv, func() error { return nil })
+			if got := outcome(err); strings.HasPrefix(got, "untyped") {
+				t.Errorf("%s: %s: %s", f.Name, line, got)
+			}
+		}
+		if left := armed.Unfired(); len(left) > 0 && f.Name != "diskutil" { // nothing is busy
+			t.Errorf("%s never happened", f.Name)
+		}
+	}
+}
+
 func TestProbability(t *testing.T) {
 	fs := fault.Wrap(&record{}, arm(t, "(seed 7) (fail (probability 0.25))", newClock()))
 	failed := 0
