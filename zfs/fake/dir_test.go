@@ -335,8 +335,8 @@ func TestDirRollback(t *testing.T) {
 func TestDirPools(t *testing.T) {
 	for _, inState := range []bool{false, true} {
 		m := openDir(t, t.TempDir(), func(c *config) { c.parkFrom = 1 })
-		must(t, m.CreatePool(ctx, "two", 1<<30, []string{"/tmp/disk", "/tmp/other"}, prop("mountpoint", "/Volumes/two")))
-		must(t, m.CreatePool(ctx, "three", 1<<30, []string{"/tmp/disk3"}, mountNone))
+		must(t, m.CreatePool(ctx, "two", 1<<30, []string{"/tmp/disk", "/tmp/other"}, nil, prop("mountpoint", "/Volumes/two")))
+		must(t, m.CreatePool(ctx, "three", 1<<30, []string{"/tmp/disk3"}, nil, mountNone))
 		for _, d := range []string{"tank/a/x", "tank/b", "two/a", "three/a"} {
 			create(t, m, d)
 			must(t, m.Snapshot(ctx, false, ds(d).MustSnapshot("1")))

@@ -37,25 +37,36 @@ func (m *Machine) Devices(pool string) []string {
 }
 
 // CreatePool is zpool create: a pool of so many bytes on devices, which are
-// for people to see. Its root file system has properties, of which mountpoint
-// says where it is.
-func (m *Machine) CreatePool(ctx context.Context, name string, size uint64, devices []string, props ...zfs.Property) error {
+// for people to see, with settings of its own. Its root file system has
+// properties, of which mountpoint says where it is.
+func (m *Machine) CreatePool(ctx context.Context, name string, size uint64, devices []string, settings []zfs.Property, props ...zfs.Property) error {
 	argv := append([]string{"zpool", "create", name}, devices...)
 	return m.change(ctx, argv, func() *failure {
-		settings, f := m.parseAll("cannot create '"+name+"'", props, nil)
+		what := "cannot create '" + name + "'"
+		p := &pool{size: size, devices: slices.Clone(devices)}
+		for _, s := range settings {
+			if f := m.setPool(p, what, s); f != nil {
+				return f
+			}
+		}
+		local, f := m.parseAll(what, props, nil)
 		if f != nil {
 			return f
+		}
+		for _, s := range local {
+			if n := s.number(); n > 0 && n < emptyFS {
+				return failf(zfs.NoSpace, "%s: one or more devices is out of space", what)
+			}
 		}
 		if m.lookup(name) != nil {
 			return failf(zfs.Exists, "cannot create '%s': pool already exists", name)
 		}
-		p := &pool{size: size, devices: slices.Clone(devices)}
 		if m.dir != nil {
 			p.free = m.dir.free
 		}
 		root := m.newDataset(nil, name)
 		root.pool, p.root = p, root
-		for _, s := range settings {
+		for _, s := range local {
 			root.setLocal(s.id, s.value)
 		}
 		m.pools = append(m.pools, p)
@@ -100,6 +111,9 @@ var poolChoices = map[string]string{
 	"altroot": "", "ashift": "0", "bootfs": "", "cachefile": "", "compatibility": "off", "version": "",
 }
 
+var poolReadOnly = []string{"size", "capacity", "health", "guid", "dedupratio", "free", "allocated",
+	"expandsize", "freeing", "fragmentation", "leaked", "checkpoint", "load_guid"}
+
 // SetPool is zpool set property=value name. In a directory it is not kept.
 func (m *Machine) SetPool(ctx context.Context, name, property, value string) error {
 	return m.change(ctx, []string{"zpool", "set", property + "=" + value, name}, func() *failure {
@@ -107,53 +121,49 @@ func (m *Machine) SetPool(ctx context.Context, name, property, value string) err
 		if i < 0 {
 			return failf(zfs.NotFound, "cannot open '%s': no such pool", name)
 		}
-		if f := checkPoolSetting(property, value); f != nil {
-			if f.Kind != zfs.Unsupported {
-				f.Stderr = "cannot set property for '" + name + "': " + f.Stderr
-			}
-			return f
-		}
-		if m.dir != nil {
-			return failf(zfs.Unsupported, notModelled+"properties of pools in a directory")
-		}
-		p := m.pools[i]
-		if p.settings == nil {
-			p.settings = make(map[string]string)
-		}
-		p.settings[property] = value
-		return nil
+		return m.setPool(m.pools[i], "cannot set property for '"+name+"'", zfs.Property{Name: property, Value: value})
 	})
 }
 
-// checkPoolSetting says what is wrong with the value of a property of a pool.
-func checkPoolSetting(property, value string) *failure {
-	choices, ok := poolChoices[property]
+func (m *Machine) setPool(p *pool, what string, s zfs.Property) *failure {
+	choices, ok := poolChoices[s.Name]
+	values := strings.Split(choices, " | ")
 	switch {
+	case slices.Contains(poolReadOnly, s.Name):
+		return failf(zfs.Permission, "%s: '%s' is readonly", what, s.Name)
 	case !ok:
-		return failf(zfs.Usage, "invalid property '%s'", property)
-	case property == "comment" && len(value) > 32:
-		return failf(zfs.Usage, "comment must not exceed 32 characters")
-	case property == "comment", oneOf(value, choices):
-		return nil
-	case strings.Contains(choices, " | "):
-		list := strings.Split(choices, " | ")
-		if !slices.Contains(list, "panic") {
-			list = []string{"on", "off"}
-		}
-		return failf(zfs.Usage, "'%s' must be one of '%s'", property, strings.Join(list, " | "))
+		return failf(zfs.Usage, "%s: invalid property '%s'", what, s.Name)
+	case s.Name == "comment" && len(s.Value) > 32:
+		return failf(zfs.Usage, "%s: comment must not exceed 32 characters", what)
+	case s.Name == "comment", slices.Contains(values, s.Value):
+	case len(values) == 2:
+		return failf(zfs.Usage, "%s: '%s' must be one of 'on | off'", what, s.Name)
+	case len(values) > 2:
+		return failf(zfs.Usage, "%s: '%s' must be one of '%s'", what, s.Name, choices)
+	default:
+		return failf(zfs.Unsupported, "%s%s=%s", notModelled, s.Name, s.Value)
 	}
-	return failf(zfs.Unsupported, "%s%s=%s", notModelled, property, value)
+	if m.dir != nil {
+		return failf(zfs.Unsupported, notModelled+"properties of pools in a directory")
+	}
+	if p.settings == nil {
+		p.settings = make(map[string]string)
+	}
+	if p.settings[s.Name] = s.Value; s.Name != "comment" && s.Value == values[0] {
+		delete(p.settings, s.Name)
+	}
+	return nil
 }
 
 // PoolSetting gives the value that a property of a pool was set to; ok is false
-// when it was not.
+// when it has its default.
 func (m *Machine) PoolSetting(name, property string) (value string, ok bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, p := range m.pools {
 		if p.root.name == name {
 			value, ok = p.settings[property]
-			return value, ok && value != ""
+			return value, ok
 		}
 	}
 	return "", false

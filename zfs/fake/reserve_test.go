@@ -1,7 +1,6 @@
 package fake
 
 import (
-	"io"
 	"os"
 	"strconv"
 	"testing"
@@ -35,7 +34,7 @@ func TestReservations(t *testing.T) {
 		t.Helper()
 		f, err := m.Files().OpenFile(name, os.O_CREATE|os.O_WRONLY, 0o644)
 		must(err)
-		_, err = io.WriteString(f, string(make([]byte, bytes)))
+		_, err = f.Write(make([]byte, bytes))
 		must(err)
 		must(f.Close())
 	}

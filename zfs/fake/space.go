@@ -12,7 +12,9 @@ import "slices"
 const (
 	emptyFS    = 24 << 10 // a new file system
 	objectSize = 1 << 10  // an object and its name
-	sectorSize = 512      // contents are rounded up to it
+	// What a pool holds besides its file systems, which is no file system's.
+	poolOverhead = 96 << 10
+	sectorSize   = 512 // contents are rounded up to it
 )
 
 // What a command needs to find free before it begins: the blocks that it may

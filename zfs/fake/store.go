@@ -37,7 +37,7 @@ func (memory) commit() *failure              { return nil }
 func (memory) takeTrash() []string           { return nil }
 
 func (memory) status(p *pool) (zfs.PoolStatus, error) {
-	used := min(p.allocated(), p.size)
+	used := min(p.allocated()+poolOverhead, p.size)
 	return zfs.PoolStatus{Size: p.size, Allocated: used, Free: p.size - used,
 		Capacity: int(used * 100 / max(p.size, 1)), Health: "ONLINE"}, nil
 }

@@ -120,7 +120,11 @@ func (c *call) each(s scope, names []string, properties []string) (rows []zfs.Ro
 		value, _ := c.m.PoolSetting(pool, "listsnapshots")
 		return value != "on"
 	})
-	if s.kinds&snapshot != 0 && (!s.optional || len(optional) > 0) && opts.Recursive {
+	wanted := s.kinds&snapshot != 0
+	if s.optional {
+		wanted = len(optional) > 0
+	}
+	if wanted && opts.Recursive {
 		opts.Types = append(opts.Types, zfs.Snapshots)
 	}
 	list := func(opts zfs.ListOptions) {
@@ -593,7 +597,7 @@ func (c *call) get(args []string) int {
 	for i, row := range rows {
 		gotten[i] = c.getOne(row.Name, asked)
 	}
-	t.measure(asked, rows, gotten)
+	t.measure(asked, rows, gotten, false)
 	for i, values := range gotten {
 		for j, v := range values {
 			from := v.Source
@@ -639,9 +643,9 @@ func (c *call) getOne(name string, asked []shown) []zfs.Value {
 	return values
 }
 
-// measure finds the widths of the columns. That of the values is what is
-// needed for people, whatever is printed, as in zprop_print_headers.
-func (t *getTable) measure(asked []shown, rows []zfs.Row, gotten [][]zfs.Value) {
+// measure finds the widths of the columns, as zprop_print_headers does. That of
+// the values is for people unless literal is set, which only zpool does.
+func (t *getTable) measure(asked []shown, rows []zfs.Row, gotten [][]zfs.Value, literal bool) {
 	name, value, property := len("NAME"), len("VALUE"), len("PROPERTY")
 	for _, row := range rows {
 		name = max(name, len(row.Name))
@@ -649,9 +653,14 @@ func (t *getTable) measure(asked []shown, rows []zfs.Row, gotten [][]zfs.Value) 
 	for i, a := range asked {
 		width := a.width
 		for _, values := range gotten {
-			if v := values[i]; !a.fixed && !isWritten(a.name) && !(v.Value == "-" && v.Source == "-") {
-				width = max(width, len(a.human(v.Value)))
+			v := values[i]
+			if a.fixed && !literal || isWritten(a.name) || v.Value == "-" && v.Source == "-" {
+				continue
 			}
+			if !literal {
+				v.Value = a.human(v.Value)
+			}
+			width = max(width, len(v.Value))
 		}
 		property, value = max(property, len(a.name)), max(value, width)
 	}

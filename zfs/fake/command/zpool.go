@@ -142,8 +142,9 @@ func (c *call) createPool(args []string) int {
 	if status := c.checkPoolMountpoint(name, mountpoint, given); status != 0 {
 		return status
 	}
-	if given && !c.addProperty(&props, "mountpoint", mountpoint, false) {
-		return 1
+	if given {
+		props = slices.DeleteFunc(props, func(p zfs.Property) bool { return p.Name == "mountpoint" })
+		props = append(props, zfs.Property{Name: "mountpoint", Value: mountpoint})
 	}
 	if dry {
 		fmt.Fprintf(c.out, "would create '%s' with the following layout:\n\n\t%s\n", name, name)
@@ -156,13 +157,8 @@ func (c *call) createPool(args []string) int {
 		c.errorf("cannot create '%s': %s\npool name may have been omitted", name, fault)
 		return 1
 	}
-	if err := c.m.CreatePool(c, name, size, devices, props...); err != nil {
+	if err := c.m.CreatePool(c, name, size, devices, settings, props...); err != nil {
 		return c.failed(err)
-	}
-	for _, s := range settings {
-		if err := c.m.SetPool(c, name, s.Name, s.Value); err != nil {
-			return c.failed(err)
-		}
 	}
 	return 0
 }

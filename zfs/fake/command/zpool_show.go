@@ -171,14 +171,14 @@ func (c *call) poolValues(pool string, asked []shown) ([]zfs.Value, error) {
 			v = zfs.Value{Value: set, Source: "local"}
 		}
 		if isFeature(a.name) {
-			v = zfs.Value{Source: "local"} // without a value, it is none
+			v = zfs.Value{}
 			for _, f := range features {
 				switch {
 				case f.name != strings.TrimPrefix(a.name, "feature@"):
 				case f.active:
-					v.Value = "active"
+					v = zfs.Value{Value: "active", Source: "local"}
 				default:
-					v.Value = "enabled"
+					v = zfs.Value{Value: "enabled", Source: "local"}
 				}
 			}
 		}
@@ -241,10 +241,10 @@ func (c *call) getPools(args []string) int {
 		}
 		rows[i], gotten[i] = zfs.Row{Name: pool}, values
 	}
-	t.measure(asked, rows, gotten)
+	t.measure(asked, rows, gotten, literal)
 	for i, values := range gotten {
 		for j, v := range values {
-			if v.Value == "" {
+			if v.Source == "" { // there is no such feature
 				continue
 			}
 			if !literal {
@@ -339,9 +339,6 @@ func (c *call) listPools(args []string) int {
 	return 0 // zpool forgets what it has not found
 }
 
-// poolOverhead is what a pool holds besides its file systems.
-const poolOverhead = 96 << 10
-
 // vdevRow prints what is said of the one device of a pool, below the row of that.
 func (c *call) vdevRow(pool string, asked []shown, row []string, scripted, literal bool) {
 	st, err := c.m.Pool(c, pool)
@@ -356,7 +353,7 @@ func (c *call) vdevRow(pool string, asked []shown, row []string, scripted, liter
 	for i, a := range asked[:len(cells)] {
 		switch a.name {
 		case "capacity":
-			parts := (st.Allocated + poolOverhead) * 10000 / max(st.Size, 1)
+			parts := st.Allocated * 10000 / max(st.Size, 1)
 			switch {
 			case literal:
 				cells[i] = strconv.FormatUint(parts/100, 10)
