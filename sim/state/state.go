@@ -1,5 +1,5 @@
 // Package state keeps a [fake.Machine] between processes, as the commands that
-// made it: opening one runs them again, at about a million a second. The
+// made it: opening one runs them again, more than a hundred thousand a second. The
 // machine is a function of its seed, of these commands and of when they were
 // given, so that what failed half done is half done again.
 //
