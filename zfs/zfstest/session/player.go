@@ -67,7 +67,7 @@ func (p *Player) PlayUnmasked(ctx context.Context, command string) (Step, error)
 }
 
 var arguments = map[string]int{
-	"mkdir": 1, "write": 2, "fill": 2, "truncate": 2, "rm": 1, "cat": 1, "ls": 1, "open": 1, "cd": 1, "close": 0,
+	"mkdir": 1, "write": 2, "fill": 2, "truncate": 2, "rm": 1, "cat": 1, "ls": 1, "open": 1, "cd": 1, "close": 0, "cut": 1, "damage": 1,
 }
 
 var errUsage = errors.New("not a number of bytes")
@@ -129,6 +129,17 @@ func (p *Player) file(argv []string, done *Step) error {
 		return t.Truncate(int64(n))
 	case "rm":
 		return p.Files.Remove(argv[1])
+	case "cut", "damage":
+		stream := p.streams[argv[1]]
+		if len(stream) == 0 {
+			return os.ErrNotExist
+		}
+		if half := len(stream) / 2; argv[0] == "cut" {
+			p.streams[argv[1]] = stream[:half]
+		} else {
+			stream[half] ^= 1
+		}
+		return nil
 	case "cat":
 		data, err := p.Files.ReadFile(argv[1], maxFile)
 		done.Out = string(data)

@@ -21,6 +21,8 @@
 //	open FILE          opens a file or directory and keeps it open
 //	cd DIR             starts a process that works in a directory
 //	close              closes what open and cd have opened
+//	cut NAME           leaves the first half of a stream
+//	damage NAME        changes the byte in the middle of a stream
 //
 // To compare with what is recorded:
 //

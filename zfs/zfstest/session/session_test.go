@@ -122,6 +122,15 @@ $ zfs receive y <one
 1|["zfs" "receive" "y"] 21
 2|#
 =3
+$ cut one
+$ zfs receive y <one
+1|["zfs" "receive" "y"] 10
+2|#
+=3
+$ damage one
+$ cut none
+2|failed
+=1
 `
 	steps, err := session.Parse(want)
 	if err != nil {
