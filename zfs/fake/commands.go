@@ -24,7 +24,7 @@ func (m *Machine) Create(ctx context.Context, ds zfs.Dataset, opts zfs.CreateOpt
 }
 
 func (m *Machine) create(ds zfs.Dataset, opts zfs.CreateOptions) *failure {
-	settings, f := m.parseAll("cannot create '"+ds.String()+"'", opts.Properties, nil)
+	settings, f := m.parseAll("cannot create", ds.String(), opts.Properties, nil)
 	if f != nil {
 		return f
 	}
@@ -137,7 +137,7 @@ func (m *Machine) clone(origin zfs.Snapshot, ds zfs.Dataset, props []zfs.Propert
 		return failf(zfs.Usage, "cannot create '%s': source and target pools differ", ds)
 	}
 	var buf [4]setting
-	settings, f := m.parseAll("cannot create '"+ds.String()+"'", props, buf[:0])
+	settings, f := m.parseAll("cannot create", ds.String(), props, buf[:0])
 	if f != nil {
 		return f
 	}
@@ -301,7 +301,7 @@ func (m *Machine) set(ds zfs.Dataset, list []zfs.Property) *failure {
 	if d == nil {
 		return failf(zfs.NotFound, "cannot open '%s': dataset does not exist", ds)
 	}
-	settings, f := m.parseAll("cannot set property for '"+ds.String()+"'", list, buf[:0])
+	settings, f := m.parseAll("cannot set property for", ds.String(), list, buf[:0])
 	if f != nil {
 		return f
 	}
@@ -526,7 +526,7 @@ func (m *Machine) mountTarget(target zfs.Name) *failure {
 	case d.mnt != nil:
 		return failf(zfs.Mounted, "cannot mount '%s': filesystem already mounted", target)
 	}
-	return m.mount(d)
+	return m.mountAt(d, at)
 }
 
 // toMount finds what is to be mounted or unmounted.

@@ -187,13 +187,13 @@ func (m *Machine) SetSnapshot(ctx context.Context, name zfs.Snapshot, props ...z
 		if s == nil {
 			return failf(zfs.NotFound, "cannot open '%s': dataset does not exist", name)
 		}
-		what := "cannot set property for '" + name.String() + "'"
+		const what = "cannot set property for"
 		for _, p := range props {
 			if !validUserProp(p.Name) {
-				return failf(zfs.Usage, "%s: this property can not be modified for snapshots", what)
+				return failf(zfs.Usage, "%s '%s': this property can not be modified for snapshots", what, name)
 			}
 		}
-		settings, f := m.parseAll(what, props, nil)
+		settings, f := m.parseAll(what, name.String(), props, nil)
 		if f != nil {
 			return f
 		}

@@ -20,7 +20,7 @@ func (m *Machine) SetUnmoved(ctx context.Context, ds zfs.Dataset, list ...zfs.Pr
 		if d == nil || d.mnt == nil || !moves {
 			return m.set(ds, list)
 		}
-		settings, f := m.parseAll("cannot set property for '"+ds.String()+"'", list, nil)
+		settings, f := m.parseAll("cannot set property for", ds.String(), list, nil)
 		if f != nil {
 			return f
 		}

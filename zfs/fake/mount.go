@@ -13,15 +13,15 @@ import (
 
 // mountNew mounts a new dataset where it is to be, as create and clone do.
 func (m *Machine) mountNew(d *dataset) *failure {
-	if at, _ := d.mountpoint(); at == "none" || at == "legacy" || !d.is(propCanmount, "on") {
+	at, _ := d.mountpoint()
+	if at == "none" || at == "legacy" || !d.is(propCanmount, "on") {
 		return nil
 	}
-	return m.mount(d)
+	return m.mountAt(d, at)
 }
 
-// mount mounts d at its mount point, which is a path.
-func (m *Machine) mount(d *dataset) *failure {
-	at, _ := d.mountpoint()
+// mountAt mounts d at its mount point, which is a path.
+func (m *Machine) mountAt(d *dataset, at string) *failure {
 	kind, text := m.attach(d, at)
 	if text != "" {
 		return failf(kind, "cannot mount %s", text)
@@ -190,7 +190,7 @@ func (m *Machine) mountAll(list []affected, wasNone bool) *failure {
 		if a.d.is(propCanmount, "off") || a.noauto || !a.mounted && !wasNone {
 			continue
 		}
-		if f := m.mount(a.d); f != nil {
+		if f := m.mountAt(a.d, a.path); f != nil {
 			if first == nil {
 				first = f
 			} else {

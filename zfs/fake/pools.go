@@ -49,7 +49,7 @@ func (m *Machine) CreatePool(ctx context.Context, name string, size uint64, devi
 				return f
 			}
 		}
-		local, f := m.parseAll(what, props, nil)
+		local, f := m.parseAll("cannot create", name, props, nil)
 		if f != nil {
 			return f
 		}

@@ -526,15 +526,15 @@ func badSize(s string) string {
 }
 
 // parseAll checks the properties of a command.
-func (m *Machine) parseAll(what string, list []zfs.Property, into []setting) ([]setting, *failure) {
+func (m *Machine) parseAll(what, target string, list []zfs.Property, into []setting) ([]setting, *failure) {
 	for i, p := range list {
 		id, ok := m.names.find(p.Name, true)
 		switch {
 		case ok:
 		case strings.HasPrefix(p.Name, "written@"), strings.HasPrefix(p.Name, "written#"):
-			return nil, failf(zfs.Permission, "%s: '%s' is readonly", what, p.Name)
+			return nil, failf(zfs.Permission, "%s '%s': '%s' is readonly", what, target, p.Name)
 		default:
-			return nil, failf(zfs.Usage, "%s: invalid property '%s'", what, p.Name)
+			return nil, failf(zfs.Usage, "%s '%s': invalid property '%s'", what, target, p.Name)
 		}
 		if f := twice(p.Name, list[:i]); f != nil {
 			return nil, f
@@ -549,7 +549,7 @@ func (m *Machine) parseAll(what string, list []zfs.Property, into []setting) ([]
 			case props[id].kind == readOnly, props[id].kind == once:
 				kind = zfs.Permission
 			}
-			return nil, failf(kind, "%s: %s", what, text)
+			return nil, failf(kind, "%s '%s': %s", what, target, text)
 		}
 		at := slices.IndexFunc(into, func(s setting) bool { return s.id == id })
 		if at < 0 {
