@@ -61,7 +61,9 @@ func describe(t testing.TB, m *Machine) string {
 		}
 	}
 	for _, pool := range m.Pools() {
-		fmt.Fprintln(&b, pool, m.Devices(pool))
+		comment, _ := m.PoolSetting(pool, "comment")
+		autotrim, _ := m.PoolSetting(pool, "autotrim")
+		fmt.Fprintln(&b, pool, m.Devices(pool), comment+autotrim)
 	}
 	return b.String()
 }
@@ -342,6 +344,9 @@ func TestDirPools(t *testing.T) {
 			must(t, m.Snapshot(ctx, false, ds(d).MustSnapshot("1")))
 		}
 		must(t, m.Clone(ctx, snap("two/a@1"), ds("two/c")))
+		must(t, m.SetPool(ctx, "two", "comment", "my pool"))
+		must(t, m.SetPool(ctx, "two", "autotrim", "on"))
+		must(t, m.SetPool(ctx, "two", "autotrim", "off"))
 		must(t, m.HoldSnapshot(ctx, "keep", snap("tank@1"), true))
 		must(t, m.HoldSnapshot(ctx, "more", snap("tank/b@1"), false))
 		must(t, m.SetSnapshot(ctx, snap("tank/b@1"), prop("a:b", "of the snapshot"), prop("c:d", "e")))
@@ -355,7 +360,7 @@ func TestDirPools(t *testing.T) {
 		must(t, m.DestroyPool(ctx, "three", false))
 		must(t, m.ReleaseSnapshot(ctx, "more", snap("tank/b@1"), false))
 		before := describe(t, m)
-		if !strings.Contains(before, "held keep") || !strings.Contains(before, "of the snapshot 1") || !strings.Contains(before, "two [/tmp/disk /tmp/other]") {
+		if !strings.Contains(before, "held keep") || !strings.Contains(before, "of the snapshot 1") || !strings.Contains(before, "two [/tmp/disk /tmp/other] my pool\n") {
 			t.Fatal(before)
 		}
 		for range 2 {

@@ -2,7 +2,9 @@ package fake
 
 import (
 	"encoding/binary"
+	"maps"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -13,7 +15,7 @@ import (
 const (
 	recMachine  = 'M' // transaction, mounts made, serials, data directories, random state
 	recPool     = 'P' // serial of its dataset, size
-	recDevices  = 'V' // serial of the dataset of a pool, how many, their paths
+	recDevices  = 'V' // serial of the dataset of a pool, its devices, its settings: names and values
 	recDataset  = 'D' // see encodeDataset
 	recSnapshot = 'S' // see encodeSnapshot
 	recGone     = 'G' // serial
@@ -170,11 +172,12 @@ func encodePool(b []byte, p *pool) []byte {
 	b = append(b, recPool)
 	b = binary.AppendUvarint(b, uint64(p.root.serial))
 	b = binary.AppendUvarint(b, p.size)
-	if len(p.devices) == 0 {
-		return b
-	}
 	b = binary.AppendUvarint(append(b, recDevices), uint64(p.root.serial))
-	return appendStrings(b, p.devices)
+	var settings []string
+	for _, name := range slices.Sorted(maps.Keys(p.settings)) {
+		settings = append(settings, name, p.settings[name])
+	}
+	return appendStrings(appendStrings(b, p.devices), settings)
 }
 
 // A reader takes fields off a payload.

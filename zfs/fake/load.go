@@ -60,9 +60,10 @@ type loadedMount struct {
 }
 
 type loadedPool struct {
-	serial  uint32
-	size    uint64
-	devices []string
+	serial   uint32
+	size     uint64
+	devices  []string
+	settings []string // names and values
 }
 
 // A group is the children of a dataset that are parked.
@@ -187,9 +188,9 @@ func (l *loader) records(text string) error {
 			}
 		case recDevices:
 			p := l.pool(uint32(r.uvarint()))
-			devices := r.strings()
+			devices, settings := r.strings(), r.strings()
 			if p != nil {
-				p.devices = devices
+				p.devices, p.settings = devices, settings
 			}
 		case recDataset:
 			l.dataset(&r)
@@ -499,7 +500,12 @@ func (l *loader) link() error {
 			return l.fail(fmt.Errorf("%w: a pool has no dataset", errDamaged))
 		}
 		if i.d.pool == nil {
-			i.d.pool = &pool{root: i.d, size: p.size, free: l.m.dir.free, devices: p.devices}
+			i.d.pool = &pool{root: i.d, size: p.size, free: l.m.dir.free, devices: p.devices, settings: make(map[string]string)}
+			for pair := range slices.Chunk(p.settings, 2) {
+				if len(pair) == 2 {
+					i.d.pool.settings[pair[0]] = pair[1]
+				}
+			}
 			l.m.pools = append(l.m.pools, i.d.pool)
 		}
 	}

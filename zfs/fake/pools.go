@@ -143,14 +143,14 @@ func (m *Machine) setPool(p *pool, what string, s zfs.Property) *failure {
 	default:
 		return failf(zfs.Unsupported, "%s%s=%s", notModelled, s.Name, s.Value)
 	}
-	if m.dir != nil {
-		return failf(zfs.Unsupported, notModelled+"properties of pools in a directory")
-	}
 	if p.settings == nil {
 		p.settings = make(map[string]string)
 	}
 	if p.settings[s.Name] = s.Value; s.Name != "comment" && s.Value == values[0] {
 		delete(p.settings, s.Name)
+	}
+	if p.root != nil {
+		m.store.changed(p.root)
 	}
 	return nil
 }
