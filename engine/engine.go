@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -109,6 +110,10 @@ type Engine struct {
 	prepared bool          // the sandbox is; guarded by that token
 	flights  sync.WaitGroup
 
+	pruning    chan struct{}   // holds one token while there is a prune
+	destroying chan struct{}   // holds one token while results are being destroyed
+	away       map[string]bool // results that were moved away and are not destroyed; guarded by that token
+
 	mu       sync.Mutex
 	images   map[string]*image
 	complete map[string]bool // ids of results that are known to be complete
@@ -135,7 +140,7 @@ type image struct {
 func Open(ctx context.Context, o Options) (*Engine, error) {
 	e := &Engine{
 		fs: o.FS, files: o.Files, sandbox: o.Sandbox, mode: o.Snapshots, clock: o.Clock, log: o.Log,
-		root: o.Root, running: make(chan struct{}, 1),
+		root: o.Root, running: make(chan struct{}, 1), pruning: make(chan struct{}, 1), destroying: make(chan struct{}, 1), away: map[string]bool{},
 		images: map[string]*image{}, complete: map[string]bool{}, children: map[string][]string{},
 		inFlight: map[string]*flight{}, groups: map[zfs.Dataset]bool{}, caches: map[string]*cache{}, readers: map[string]*reader{},
 	}
@@ -208,7 +213,7 @@ func (e *Engine) load(ctx context.Context, o Options, groups map[string][]string
 	}
 	// Whoever had the lock before may have made the group of results, and what
 	// it was making may be complete.
-	if _, ok := groups[e.result.String()]; ok || len(left) > 0 {
+	if _, ok := groups[e.result.String()]; ok || len(left)+len(e.away) > 0 {
 		// The environment of a base that was built is in its result.
 		var ids []string
 		for name := range e.images {
@@ -217,6 +222,7 @@ func (e *Engine) load(ctx context.Context, o Options, groups map[string][]string
 		for _, m := range left {
 			ids = append(ids, m.name)
 		}
+		ids = slices.AppendSeq(ids, maps.Keys(e.away))
 		slices.Sort(ids)
 		if err := e.locate(ctx, ids); err != nil {
 			return err
@@ -225,7 +231,11 @@ func (e *Engine) load(ctx context.Context, o Options, groups map[string][]string
 	if err := e.openIndex(ctx, o.OpenIndex); err != nil {
 		return err
 	}
-	if err := e.recover(ctx, left); err != nil {
+	err = e.recover(ctx, left)
+	if err == nil {
+		err = e.recoverAway(ctx)
+	}
+	if err != nil {
 		return errors.Join(err, e.index.Close())
 	}
 	return nil
@@ -284,6 +294,9 @@ func (e *Engine) openGroups(ctx context.Context, o Options) (found map[string][]
 	found = map[string][]string{}
 	for _, row := range rows {
 		found[row.Name] = row.Values
+		if id, ok := e.awayID(row.Name); ok {
+			e.away[id] = true
+		}
 	}
 	root, ok := found[e.root.String()]
 	if !ok || len(root) != 2 || !strings.HasPrefix(root[0], "/") {

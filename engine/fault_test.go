@@ -61,7 +61,7 @@ func (w *world) leftovers() []string {
 		name, _, mounted := strings.Cut(line, " on ")
 		rest, isResult := strings.CutPrefix(name, "result/")
 		switch {
-		case strings.HasPrefix(name, "cache-tmp/"):
+		case strings.HasPrefix(name, "cache-tmp/"), strings.HasPrefix(name, "pruned-"):
 			left = append(left, line)
 		case isResult && !strings.ContainsAny(rest, "@/") && !slices.ContainsFunc(all, func(s string) bool {
 			return s == name+"@snap" || strings.HasPrefix(s, name+"@snap on ")

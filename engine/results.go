@@ -233,6 +233,11 @@ func (e *Engine) Delete(ctx context.Context, id string, deleted func(id string))
 			list = append(list, child)
 		}
 	}
+	done, err := e.destroys(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
 	return e.deleteTree(ctx, id, deleted)
 }
 
@@ -313,6 +318,11 @@ func (e *Engine) Clean(ctx context.Context, deleted func(id string)) error {
 		return err
 	}
 	defer release()
+	done, err := e.destroys(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
 	all, err := e.index.All(ctx)
 	if err != nil {
 		return err

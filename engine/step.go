@@ -271,7 +271,7 @@ func (e *Engine) persist(ctx context.Context, ds zfs.Dataset, kill bool, do func
 		switch zfs.KindOf(err) {
 		case zfs.NotFound:
 			return nil
-		case zfs.HasClones, zfs.Usage, zfs.Unsupported: // and will be
+		case zfs.HasClones, zfs.Exists, zfs.Usage, zfs.Unsupported: // and will be
 			return err
 		}
 		if try > persistTries {
