@@ -381,13 +381,11 @@ func (e *Engine) pruneBatch(ctx context.Context, batch []Prunable, kept map[stri
 			pruned(r)
 		}
 	}
-	// A full pool has no place for what an index writes, until now.
+	// A full pool had no place for what the index writes, until now.
 	cctx, cancel := cleanup(ctx)
 	defer cancel()
-	for _, id := range rows {
-		if err := e.forget(cctx, id); err != nil {
-			return skipped, &StoreError{Reason: "cannot write the index", Err: err}
-		}
+	if err := e.forgetAll(cctx, rows); err != nil {
+		return skipped, err
 	}
 	if err := errors.Join(errs...); err != nil {
 		if gone == 0 || ctx.Err() != nil {
@@ -427,18 +425,35 @@ func (e *Engine) moveAway(ctx context.Context, id string) (moved bool, err error
 	return true, e.forget(ctx, id)
 }
 
-// forget removes a result from the index. Rows of results that are not there
-// can be in the way of that: fsck removes them.
+// forget removes a result from the index, if it is there.
 func (e *Engine) forget(ctx context.Context, id string) error {
-	err := e.index.Delete(ctx, id)
-	switch {
-	case errors.Is(err, index.ErrNotFound):
-		return nil
-	case errors.Is(err, index.ErrHasChildren):
-		e.log.Warn("the index has results that are not there", "parent", id)
-		return nil
+	if err := e.index.Delete(ctx, id); !errors.Is(err, index.ErrNotFound) {
+		return err
 	}
-	return err
+	return nil
+}
+
+// forgetAll forgets results that were moved away, each after those that were
+// built on it. Rows of results that are not there can be in the way of that:
+// fsck removes them.
+func (e *Engine) forgetAll(ctx context.Context, ids []string) error {
+	for range ids {
+		var blocked []string
+		for _, id := range ids {
+			err := e.forget(ctx, id)
+			if errors.Is(err, index.ErrHasChildren) {
+				blocked = append(blocked, id)
+			} else if err != nil {
+				return &StoreError{Reason: "cannot write the index", Err: err}
+			}
+		}
+		if len(blocked) == 0 {
+			return nil
+		}
+		ids = blocked
+	}
+	e.log.Warn("the index has results that are not in the store, built on results that were pruned", "results", ids)
+	return nil
 }
 
 // destroyAway destroys a result that was moved away.
@@ -464,20 +479,23 @@ func (e *Engine) adoptAway(ctx context.Context, s *survey) error {
 		return err
 	}
 	defer release()
+	var gone []string
 	for _, id := range s.away {
 		if e.away[id] {
 			continue
 		}
 		e.away[id] = true
-		if release, ok := e.use.tryClaim(id); ok {
-			if _, again := s.results[id]; !again {
-				err = e.forget(ctx, id)
-			}
-			release()
+		release, ok := e.use.tryClaim(id)
+		if !ok {
+			continue // somebody builds it again
 		}
-		if err != nil {
-			return &StoreError{Reason: "cannot write the index", Err: err}
+		defer release()
+		if _, again := s.results[id]; !again {
+			gone = append(gone, id)
 		}
+	}
+	if err := e.forgetAll(ctx, gone); err != nil {
+		return err
 	}
 	return e.sweepAway(ctx)
 }
@@ -531,17 +549,14 @@ func (e *Engine) sweepAway(ctx context.Context) error {
 // destroys them. Nothing else uses the store yet, and which of these results
 // are complete is known.
 func (e *Engine) recoverAway(ctx context.Context) error {
-	// One that was built on another has to be forgotten before that.
-	for range len(e.away) {
-		for id := range e.away {
-			if e.isComplete(id) {
-				continue
-			}
-			err := e.index.Delete(ctx, id)
-			if err != nil && !errors.Is(err, index.ErrNotFound) && !errors.Is(err, index.ErrHasChildren) {
-				return &StoreError{Reason: "cannot write the index", Err: err}
-			}
+	var gone []string
+	for id := range e.away {
+		if !e.isComplete(id) {
+			gone = append(gone, id)
 		}
+	}
+	if err := e.forgetAll(ctx, gone); err != nil {
+		return err
 	}
 	return e.sweepAway(ctx)
 }
