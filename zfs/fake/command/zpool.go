@@ -117,7 +117,7 @@ func (c *call) createPool(args []string) int {
 			if o.letter == 'o' {
 				list = &settings
 			}
-			if !c.addProperty(list, name, value, o.letter == 'o') {
+			if !c.addPoolProperty(list, name, value, o.letter == 'o') {
 				return 1
 			}
 		default:
@@ -163,9 +163,9 @@ func (c *call) createPool(args []string) int {
 	return 0
 }
 
-// addProperty takes one of the properties of a new pool or, unless pool is set,
+// addPoolProperty takes one of the properties of a new pool or, unless pool is set,
 // of its file system. If that is wrong it says so and gives false.
-func (c *call) addProperty(list *[]zfs.Property, name, value string, pool bool) bool {
+func (c *call) addPoolProperty(list *[]zfs.Property, name, value string, pool bool) bool {
 	if pool {
 		col, ok := poolColumnOf(name)
 		if !ok {
