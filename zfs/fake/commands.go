@@ -159,9 +159,14 @@ func (m *Machine) clone(origin zfs.Snapshot, ds zfs.Dataset, props []zfs.Propert
 
 // Snapshot implements [zfs.FS].
 func (m *Machine) Snapshot(ctx context.Context, recursive bool, snaps ...zfs.Snapshot) error {
+	return m.SnapshotWith(ctx, recursive, nil, snaps...)
+}
+
+// SnapshotWith is Snapshot with -o: properties of users that the snapshots get.
+func (m *Machine) SnapshotWith(ctx context.Context, recursive bool, props []zfs.Property, snaps ...zfs.Snapshot) error {
 	f := m.begin(ctx)
 	if f == nil {
-		f = m.end(m.snapshot(recursive, snaps))
+		f = m.end(m.snapshot(recursive, props, snaps))
 	}
 	if f != nil {
 		return as(f, zfs.ArgvSnapshot(recursive, snaps...))
@@ -181,7 +186,7 @@ type newSnapshot struct {
 	name string
 }
 
-func (m *Machine) snapshot(recursive bool, snaps []zfs.Snapshot) *failure {
+func (m *Machine) snapshot(recursive bool, props []zfs.Property, snaps []zfs.Snapshot) *failure {
 	list := m.fresh[:0]
 	for _, s := range snaps {
 		d := m.lookup(s.Dataset().String())
@@ -248,6 +253,15 @@ func (m *Machine) snapshot(recursive bool, snaps []zfs.Snapshot) *failure {
 			return failf(zfs.NoSpace, "cannot create snapshot '%s@%s': out of space%s", n.d.fullName(), n.name, none)
 		}
 	}
+	for _, p := range props {
+		if !validUserProp(p.Name) {
+			return failf(zfs.Usage, "cannot create snapshots : this property can not be modified for snapshots%s", none)
+		}
+	}
+	settings, f := m.parseAll("cannot create snapshots", "", props, nil)
+	if f != nil {
+		return f
+	}
 	if f := m.store.freeze(list); f != nil {
 		return f
 	}
@@ -259,6 +273,9 @@ func (m *Machine) snapshot(recursive bool, snaps []zfs.Snapshot) *failure {
 		d.snaps = append(d.snaps, s)
 		d.frozen = m.txg
 		d.refresh()
+		if len(settings) > 0 {
+			s.more().props = slices.Clone(settings)
+		}
 		m.store.snapped(s)
 	}
 	return nil
@@ -779,17 +796,29 @@ func (m *Machine) renameDataset(from, to zfs.Dataset, opts zfs.RenameOptions) *f
 
 // Rollback implements [zfs.FS].
 func (m *Machine) Rollback(ctx context.Context, to zfs.Snapshot, recursive bool) error {
+	return m.RollbackWith(ctx, to, RollbackMode{Recursive: recursive})
+}
+
+// A RollbackMode says how far a rollback goes.
+type RollbackMode struct {
+	Recursive  bool // -r: destroy snapshots that are more recent
+	Dependents bool // -R: also clones of them
+	Force      bool // -f: unmount clones that are destroyed by force
+}
+
+// RollbackWith is Rollback with more of what zfs rollback can do.
+func (m *Machine) RollbackWith(ctx context.Context, to zfs.Snapshot, mode RollbackMode) error {
 	f := m.begin(ctx)
 	if f == nil {
-		f = m.end(m.rollback(to, recursive))
+		f = m.end(m.rollback(to, mode))
 	}
 	if f != nil {
-		return as(f, zfs.ArgvRollback(to, recursive))
+		return as(f, zfs.ArgvRollback(to, mode.Recursive))
 	}
 	return nil
 }
 
-func (m *Machine) rollback(to zfs.Snapshot, recursive bool) *failure {
+func (m *Machine) rollback(to zfs.Snapshot, mode RollbackMode) *failure {
 	s := m.lookupSnap(to)
 	if s == nil {
 		return failf(zfs.NotFound, "cannot open '%s': dataset does not exist", to)
@@ -806,16 +835,31 @@ func (m *Machine) rollback(to zfs.Snapshot, recursive bool) *failure {
 		m.dependents(t, func(name string, snap bool) { clones = append(clones, name) })
 	}
 	switch {
-	case len(later) > 0 && !recursive:
+	case len(later) > 0 && !mode.Recursive && !mode.Dependents:
 		return failf(zfs.HasChildren, "cannot rollback to '%s': more recent snapshots or bookmarks exist\nuse '-r' to force deletion of the following snapshots and bookmarks:\n%s", to, strings.Join(list, "\n"))
-	case len(clones) > 0:
+	case len(clones) > 0 && !mode.Dependents:
 		return failf(zfs.HasClones, "cannot rollback to '%s': clones of previous snapshots exist\nuse '-R' to force deletion of the following clones and dependents:\n%s", to, strings.Join(clones, "\n"))
+	}
+	if len(clones) > 0 {
+		var order []*dataset
+		seen := make(map[*dataset]bool)
+		for _, t := range later {
+			for c := t.firstClone; c != nil; c = c.nextClone {
+				order = destroyOrder(c, order, seen)
+			}
+		}
+		if f := m.destroyList(order, mode.Force); f != nil {
+			return f
+		}
+	}
+	for _, t := range slices.Backward(d.snaps[i+1:]) {
+		if f := t.inUse(); f != nil {
+			return failf(f.Kind, "cannot destroy '%s': dataset is busy", t.fullName())
+		}
+		m.dropSnap(t)
 	}
 	if f := m.store.rolledBack(s); f != nil {
 		return f
-	}
-	for len(d.snaps) > i+1 {
-		m.dropSnap(d.snaps[len(d.snaps)-1])
 	}
 	d.tree, d.refd, d.dead, d.frozen = s.tree, s.refd, nil, s.txg
 	d.recount()

@@ -26,18 +26,11 @@ func (m *Machine) destroy(target zfs.Name, mode zfs.DestroyMode) *failure {
 		m.readAll()
 	}
 	if s, ok := target.(zfs.Snapshot); ok {
-		return m.destroySnaps(s, mode)
+		return m.destroySnaps(s.Dataset(), s.Tag(), mode)
 	}
-	d := m.lookup(target.String())
-	switch {
-	case mode.Defer:
-		return failf(zfs.Usage, "cannot open '%s': missing '@' delimiter in snapshot name", target)
-	case d == nil:
-		return failf(zfs.NotFound, "cannot open '%s': dataset does not exist", target)
-	case d.parent == nil && !mode.Recursive:
-		return failf(zfs.Usage, "cannot destroy '%s': operation does not apply to pools\n"+
-			"use 'zfs destroy -r %[1]s' to destroy all datasets in the pool\n"+
-			"use 'zpool destroy %[1]s' to destroy the pool itself", target)
+	d, f := m.toDestroy(target, mode)
+	if f != nil {
+		return f
 	}
 	if d.children.len() == 0 && len(d.snaps) == 0 {
 		return m.destroyOne(d, mode.Force)
@@ -246,36 +239,68 @@ func (m *Machine) dropSnap(s *snapshot) {
 	m.store.dropped(s)
 }
 
-// destroySnaps destroys a snapshot and, with -r, the same of all below its dataset.
-func (m *Machine) destroySnaps(target zfs.Snapshot, mode zfs.DestroyMode) *failure {
-	d := m.lookup(target.Dataset().String())
-	if d == nil {
-		return failf(zfs.NotFound, "cannot open '%s': dataset does not exist", target.Dataset())
-	}
+// matching gives the snapshots of d that spec names, oldest first for a range
+// (zfs_iter_snapspec in libzfs_iter.c): names and ranges first%last with commas
+// between them, each snapshot once.
+func (d *dataset) matching(spec string) []*snapshot {
 	var list []*snapshot
-	var collect func(*dataset)
-	collect = func(x *dataset) {
-		if i := x.snapIndex(target.Tag()); i >= 0 {
-			list = append(list, x.snaps[i])
-		}
-		if mode.Recursive {
-			for _, c := range x.sorted() {
-				collect(c)
-			}
+	add := func(s *snapshot) {
+		if !slices.Contains(list, s) {
+			list = append(list, s)
 		}
 	}
-	collect(d)
+	for part := range strings.SplitSeq(spec, ",") {
+		first, last, ranged := strings.Cut(part, "%")
+		if !ranged {
+			if i := d.snapIndex(part); i >= 0 {
+				add(d.snaps[i])
+			}
+			continue
+		}
+		from, to := 0, len(d.snaps)-1
+		if first != "" {
+			from = d.snapIndex(first)
+		}
+		if last != "" {
+			to = d.snapIndex(last)
+		}
+		if from < 0 || to < from {
+			continue
+		}
+		for _, s := range d.snaps[from : to+1] {
+			add(s)
+		}
+	}
+	return list
+}
+
+// matchingBelow is matching of d and, when recursive, of all below it.
+func (d *dataset) matchingBelow(spec string, recursive bool, list []*snapshot) []*snapshot {
+	list = append(list, d.matching(spec)...)
+	if recursive {
+		for _, c := range d.sorted() {
+			list = c.matchingBelow(spec, true, list)
+		}
+	}
+	return list
+}
+
+// destroySnaps destroys the snapshots of a dataset that spec names and, with
+// -r, of all below it: all of them or none.
+func (m *Machine) destroySnaps(ds zfs.Dataset, spec string, mode zfs.DestroyMode) *failure {
+	d := m.lookup(ds.String())
+	if d == nil {
+		return failf(zfs.NotFound, "cannot open '%s': dataset does not exist", ds)
+	}
+	list := d.matchingBelow(spec, mode.Recursive, nil)
 	if len(list) == 0 {
 		return failf(zfs.NotFound, "could not find any snapshots to destroy; check snapshot names.")
 	}
 	var texts []string
 	for _, s := range list {
-		if s.firstClone == nil || mode.Defer || mode.Dependents {
-			continue
+		if text := m.cloned(s, mode); text != "" {
+			texts = append(texts, text)
 		}
-		texts = append(texts, "cannot destroy '"+s.fullName()+"': snapshot has dependent clones",
-			"use '-R' to destroy the following datasets:")
-		m.dependents(s, func(name string, _ bool) { texts = append(texts, name) })
 	}
 	if texts != nil {
 		return failf(zfs.HasClones, "%s", strings.Join(texts, "\n"))
@@ -292,18 +317,157 @@ func (m *Machine) destroySnaps(target zfs.Snapshot, mode zfs.DestroyMode) *failu
 			return f
 		}
 	}
+	var inUse *failure
+	for _, s := range list {
+		if s.ds.snapIndex(s.name) < 0 || mode.Defer && s.open == 0 {
+			continue
+		}
+		switch f := s.inUse(); {
+		case f == nil:
+		case inUse == nil:
+			inUse = f
+		default:
+			inUse.Stderr += "\n" + f.Stderr
+		}
+	}
+	if inUse != nil {
+		return inUse
+	}
 	for _, s := range list {
 		switch {
 		case s.ds.snapIndex(s.name) < 0: // it was deferred, and has gone with its last clone
-		case (s.firstClone != nil || s.holds() > 0) && mode.Defer:
+		case s.firstClone != nil || s.holds() > 0:
 			s.deferred = true
 			m.store.moved(s)
 		default:
-			if f := s.inUse(); f != nil {
-				return f
-			}
 			m.dropSnap(s)
 		}
 	}
 	return nil
+}
+
+// cloned says why a snapshot cannot be destroyed in this mode: because of its
+// clones. It is empty when it can.
+func (m *Machine) cloned(s *snapshot, mode zfs.DestroyMode) string {
+	if s.firstClone == nil || mode.Defer || mode.Dependents {
+		return ""
+	}
+	text := "cannot destroy '" + s.fullName() + "': snapshot has dependent clones\nuse '-R' to destroy the following datasets:"
+	m.dependents(s, func(name string, _ bool) { text += "\n" + name })
+	return text
+}
+
+// DestroySnapshots is zfs destroy ds@spec, where spec is names of snapshots
+// and ranges of them, as "a,b%c".
+func (m *Machine) DestroySnapshots(ctx context.Context, ds zfs.Dataset, spec string, mode zfs.DestroyMode) error {
+	return m.change(ctx, []string{"zfs", "destroy", ds.String() + "@" + spec}, func() *failure {
+		m.readAll()
+		mode.Recursive = mode.Recursive || mode.Dependents
+		return m.destroySnaps(ds, spec, mode)
+	})
+}
+
+// SnapshotsIn is what a specification of snapshots means for one dataset.
+type SnapshotsIn struct {
+	Names    []string // oldest first
+	Reclaims uint64   // bytes that their destruction would free
+	Cloned   string   // what zfs says of those that cannot be destroyed because of clones
+}
+
+// SnapshotsOf gives what DestroySnapshots would destroy, by dataset, without
+// those that have no such snapshots.
+func (m *Machine) SnapshotsOf(ctx context.Context, ds zfs.Dataset, spec string, mode zfs.DestroyMode) ([]SnapshotsIn, error) {
+	argv := []string{"zfs", "destroy", "-n", ds.String() + "@" + spec}
+	if f := m.look(ctx); f != nil {
+		return nil, as(f, argv)
+	}
+	defer m.mu.Unlock()
+	m.readAll()
+	top := m.lookup(ds.String())
+	if top == nil {
+		return nil, as(failf(zfs.NotFound, "cannot open '%s': dataset does not exist", ds), argv)
+	}
+	var found []SnapshotsIn
+	var visit func(*dataset)
+	visit = func(d *dataset) {
+		var in SnapshotsIn
+		list := d.matching(spec)
+		for _, s := range list {
+			if text := m.cloned(s, mode); text != "" {
+				in.Cloned = strings.TrimPrefix(in.Cloned+"\n"+text, "\n")
+			}
+		}
+		for i, s := range d.snaps {
+			if slices.Contains(list, s) {
+				in.Names = append(in.Names, s.fullName())
+				in.Reclaims += d.unique(i)
+			}
+		}
+		if len(in.Names) > 0 {
+			found = append(found, in)
+		}
+		if mode.Recursive || mode.Dependents {
+			for _, c := range d.sorted() {
+				visit(c)
+			}
+		}
+	}
+	visit(top)
+	return found, nil
+}
+
+// ClonesOf gives what DestroySnapshots with Dependents would destroy before
+// the snapshots, in that order.
+func (m *Machine) ClonesOf(ds zfs.Dataset, spec string, mode zfs.DestroyMode) []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	d := m.lookup(ds.String())
+	if d == nil {
+		return nil
+	}
+	var names []string
+	for _, s := range d.matchingBelow(spec, mode.Recursive || mode.Dependents, nil) {
+		m.dependents(s, func(name string, _ bool) {
+			if !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		})
+	}
+	return names
+}
+
+// CheckDestroy fails as Destroy of a dataset does before it has destroyed
+// anything.
+func (m *Machine) CheckDestroy(ctx context.Context, ds zfs.Dataset, mode zfs.DestroyMode) error {
+	argv := zfs.ArgvDestroy(ds, mode)
+	if f := m.look(ctx); f != nil {
+		return as(f, argv)
+	}
+	defer m.mu.Unlock()
+	m.readAll()
+	mode.Recursive = mode.Recursive || mode.Dependents
+	d, f := m.toDestroy(ds, mode)
+	if f == nil && !mode.Dependents && (d.children.len() > 0 || len(d.snaps) > 0) {
+		f = checkDependents(d, mode.Recursive)
+	}
+	if f != nil {
+		return as(f, argv)
+	}
+	return nil
+}
+
+// toDestroy finds a dataset that can be destroyed.
+func (m *Machine) toDestroy(target zfs.Name, mode zfs.DestroyMode) (*dataset, *failure) {
+	d := m.lookup(target.String())
+	switch {
+	case mode.Defer:
+		return nil, failf(zfs.Usage, "cannot open '%s': missing '@' delimiter in snapshot name", target)
+	case d == nil:
+		return nil, failf(zfs.NotFound, "cannot open '%s': dataset does not exist", target)
+	case d.parent == nil && !mode.Recursive:
+		return nil, failf(zfs.Usage, "cannot destroy '%s': operation does not apply to pools\n"+
+			"use 'zfs destroy -r %[1]s' to destroy all datasets in the pool\n"+
+			"use 'zpool destroy %[1]s' to destroy the pool itself", target)
+	}
+	return d, nil
 }

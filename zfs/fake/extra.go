@@ -331,6 +331,22 @@ func (m *Machine) Mounts() []Mounted {
 	return mounts
 }
 
+// UnmountOne unmounts a file system but nothing below it, as zfs unmount -a
+// does with each.
+func (m *Machine) UnmountOne(ctx context.Context, ds zfs.Dataset, force bool) error {
+	return m.change(ctx, zfs.ArgvUnmount(ds, force), func() *failure {
+		d := m.lookup(ds.String())
+		if d == nil || d.mnt == nil {
+			return nil // it has gone with another
+		}
+		return m.detach(d, force)
+	})
+}
+
+// MountsSnapshots reports whether zfs mount takes a snapshot here; see
+// [SnapshotMounts].
+func (m *Machine) MountsSnapshots() bool { return m.macOS }
+
 // SamePlace reports whether two paths lead into the same file system, and
 // whether to the same file. On a machine in a directory it compares the paths.
 // Errors are those of package syscall.

@@ -1,14 +1,363 @@
 package command
 
-func (c *call) create(args []string) int   { return c.notModelled(c.verb) }
-func (c *call) clone(args []string) int    { return c.notModelled(c.verb) }
-func (c *call) snapshot(args []string) int { return c.notModelled(c.verb) }
-func (c *call) destroy(args []string) int  { return c.notModelled(c.verb) }
-func (c *call) mount(args []string) int    { return c.notModelled(c.verb) }
-func (c *call) unmount(args []string) int  { return c.notModelled(c.verb) }
-func (c *call) promote(args []string) int  { return c.notModelled(c.verb) }
-func (c *call) rename(args []string) int   { return c.notModelled(c.verb) }
-func (c *call) rollback(args []string) int { return c.notModelled(c.verb) }
-func (c *call) hold(args []string) int     { return c.notModelled(c.verb) }
-func (c *call) release(args []string) int  { return c.notModelled(c.verb) }
-func (c *call) holds(args []string) int    { return c.notModelled(c.verb) }
+import (
+	"strings"
+
+	"obuilder.org/obuilder/zfs"
+	"obuilder.org/obuilder/zfs/fake"
+)
+
+// takeProperty takes the argument of -o. If it is wrong it says how and gives false.
+func (c *call) takeProperty(props *[]zfs.Property, arg string) bool {
+	name, value, ok := strings.Cut(arg, "=")
+	if !ok {
+		c.errorf("missing '=' for property=value argument")
+		return false
+	}
+	for _, p := range *props {
+		if p.Name == name {
+			c.errorf("property '%s' specified multiple times", name)
+			return false
+		}
+	}
+	*props = append(*props, zfs.Property{Name: name, Value: value})
+	return true
+}
+
+// dataset reads the name of a file system that is to be made. If nothing can
+// have it, it says so with what it was to be.
+func (c *call) dataset(what, name string) (zfs.Dataset, bool) {
+	text := wrongName(name, filesystem, true)
+	if text == "" {
+		if ds, err := zfs.ParseDataset(name); err == nil {
+			return ds, true
+		}
+		pool, _, below := strings.Cut(name, "/")
+		if text = "missing dataset name"; below {
+			text = "no such pool '" + pool + "'"
+		}
+	}
+	c.errorf("%s '%s': %s", what, name, text)
+	return zfs.Dataset{}, false
+}
+
+// exists reports whether there is a file system of a name.
+func (c *call) exists(ds zfs.Dataset) bool {
+	_, err := c.m.List(c, zfs.ListOptions{Roots: []zfs.Name{ds}})
+	return err == nil
+}
+
+func (c *call) create(args []string) int {
+	var props []zfs.Property
+	parents, unmounted, dry, verbose, parsable := false, false, false, false, false
+	options, rest := getopt(args, "PV:b:nso:puv")
+	for _, o := range options {
+		switch {
+		case o.missing:
+			return c.usagef("missing size argument")
+		case o.unknown:
+			return c.wrong(o)
+		}
+		switch o.letter {
+		case 'V', 's', 'b':
+			return c.notModelled("volumes")
+		case 'P':
+			parsable, verbose = true, true
+		case 'n':
+			dry = true
+		case 'o':
+			if !c.takeProperty(&props, o.arg) {
+				return 1
+			}
+		case 'p':
+			parents = true
+		case 'u':
+			unmounted = true
+		case 'v':
+			verbose = true
+		}
+	}
+	switch len(rest) {
+	case 0:
+		return c.usagef("missing filesystem argument")
+	case 1:
+	default:
+		return c.usagef("too many arguments")
+	}
+	name := rest[0]
+	say := func(human, parsed string) {
+		switch {
+		case !verbose:
+		case parsable:
+			_, _ = c.out.WriteString(parsed + "\n")
+		case dry && strings.HasPrefix(human, "create "):
+			_, _ = c.out.WriteString("would " + human + "\n")
+		default:
+			_, _ = c.out.WriteString(human + "\n")
+		}
+	}
+	ds, err := zfs.ParseDataset(name)
+	if parents {
+		if err == nil && c.exists(ds) {
+			return 0
+		}
+		say("create ancestors of "+name, "create_ancestors\t"+name)
+	}
+	say("create "+name, "create\t"+name)
+	for _, p := range props {
+		say("\t"+p.String(), "property\t"+p.Name+"\t"+p.Value)
+	}
+	if dry {
+		return 0
+	}
+	ds, ok := c.dataset("cannot create", name)
+	if !ok {
+		return 1
+	}
+	opts := zfs.CreateOptions{Parents: parents, Properties: props}
+	if unmounted {
+		err = c.m.CreateUnmounted(c, ds, opts)
+	} else {
+		err = c.m.Create(c, ds, opts)
+	}
+	return c.ended(err)
+}
+
+// ended is failed where err may be nil.
+func (c *call) ended(err error) int {
+	if err == nil {
+		return 0
+	}
+	return c.failed(err)
+}
+
+func (c *call) clone(args []string) int {
+	var props []zfs.Property
+	parents := false
+	options, rest := getopt(args, "o:p")
+	for _, o := range options {
+		switch {
+		case o.unknown || o.missing:
+			return c.wrong(o)
+		case o.letter == 'p':
+			parents = true
+		case o.letter == 'o':
+			if !c.takeProperty(&props, o.arg) {
+				return 1
+			}
+		}
+	}
+	switch len(rest) {
+	case 0:
+		return c.usagef("missing source dataset argument")
+	case 1:
+		return c.usagef("missing target dataset argument")
+	case 2:
+	default:
+		return c.usagef("too many arguments")
+	}
+	origin, ok := c.find(rest[0], snapshot).(zfs.Snapshot)
+	if !ok {
+		return 1
+	}
+	ds, ok := c.dataset("cannot create", rest[1])
+	if !ok {
+		return 1
+	}
+	if parents {
+		if c.exists(ds) {
+			return 0
+		}
+		if parent, ok := ds.Parent(); ok && c.exists(zfs.MustDataset(ds.Pool())) {
+			if err := c.m.Create(c, parent, zfs.CreateOptions{Parents: true}); err != nil {
+				return c.failed(err)
+			}
+		}
+	}
+	return c.ended(c.m.Clone(c, origin, ds, props...))
+}
+
+func (c *call) snapshot(args []string) int {
+	var props []zfs.Property
+	recursive := false
+	options, rest := getopt(args, "ro:")
+	for _, o := range options {
+		switch {
+		case o.unknown || o.missing:
+			return c.wrong(o)
+		case o.letter == 'r':
+			recursive = true
+		case o.letter == 'o':
+			if !c.takeProperty(&props, o.arg) {
+				return 1
+			}
+		}
+	}
+	if len(rest) == 0 {
+		return c.usagef("missing snapshot argument")
+	}
+	var snaps []zfs.Snapshot
+	wrong := ""
+	for _, name := range rest {
+		of, _, ok := strings.Cut(name, "@")
+		if !ok || c.find(of, filesystem|volume) == nil {
+			return c.usage(c.verb)
+		}
+		text := wrongName(name, snapshot, true)
+		snap, err := zfs.ParseSnapshot(name)
+		if text == "" && err != nil {
+			text = "name is too long"
+		}
+		if text != "" && wrong == "" {
+			wrong = "cannot create snapshot '" + name + "': " + text
+		}
+		snaps = append(snaps, snap)
+	}
+	if wrong != "" {
+		c.errorf("%s", wrong)
+		if recursive || len(rest) > 1 {
+			c.errorf("no snapshots were created")
+		}
+		return 1
+	}
+	return c.ended(c.m.SnapshotWith(c, recursive, props, snaps...))
+}
+
+// dashed is for verbs without options: it refuses what looks like one.
+func (c *call) dashed(args []string) (status int, refused bool) {
+	if len(args) > 0 && len(args[0]) > 1 && args[0][0] == '-' {
+		return c.wrong(option{letter: args[0][1]}), true
+	}
+	return 0, false
+}
+
+func (c *call) promote(args []string) int {
+	if status, refused := c.dashed(args); refused {
+		return status
+	}
+	switch len(args) {
+	case 0:
+		return c.usagef("missing clone filesystem argument")
+	case 1:
+	default:
+		return c.usagef("too many arguments")
+	}
+	ds, ok := c.find(args[0], filesystem|volume).(zfs.Dataset)
+	if !ok {
+		return 1
+	}
+	return c.ended(c.m.Promote(c, ds))
+}
+
+func (c *call) rename(args []string) int {
+	var opts zfs.RenameOptions
+	options, rest := getopt(args, "pruf")
+	for _, o := range options {
+		if o.unknown {
+			return c.wrong(o)
+		}
+		switch o.letter {
+		case 'p':
+			opts.Parents = true
+		case 'r':
+			opts.Recursive = true
+		case 'u':
+			opts.NoRemount = true
+		case 'f':
+			opts.Force = true
+		}
+	}
+	switch len(rest) {
+	case 0:
+		return c.usagef("missing source dataset argument")
+	case 1:
+		return c.usagef("missing target dataset argument")
+	case 2:
+	default:
+		return c.usagef("too many arguments")
+	}
+	from, to := rest[0], rest[1]
+	switch {
+	case opts.Recursive && opts.Parents:
+		return c.usagef("-p and -r options are mutually exclusive")
+	case opts.NoRemount && opts.Parents:
+		return c.usagef("-u and -p options are mutually exclusive")
+	case opts.Recursive && !strings.Contains(from, "@"):
+		return c.usagef("source dataset for recursive rename must be a snapshot")
+	case opts.NoRemount && opts.Recursive:
+		return c.usagef("-u and -r options are mutually exclusive")
+	}
+	kinds := anyDataset
+	switch {
+	case opts.NoRemount:
+		kinds = filesystem
+	case opts.Parents:
+		kinds = filesystem | volume
+	}
+	switch source := c.find(from, kinds).(type) {
+	case zfs.Snapshot:
+		return c.renameSnapshot(source, to, opts)
+	case zfs.Dataset:
+		target, ok := c.dataset("cannot rename to", to)
+		if !ok {
+			return 1
+		}
+		return c.ended(c.m.Rename(c, source, target, opts))
+	}
+	return 1
+}
+
+// renameSnapshot renames a snapshot to the name of one, with or without that
+// of its dataset.
+func (c *call) renameSnapshot(source zfs.Snapshot, to string, opts zfs.RenameOptions) int {
+	of, tag, ok := strings.Cut(to, "@")
+	switch {
+	case !ok:
+		to = source.Dataset().String() + "@" + to
+	case of == "":
+		to = source.Dataset().String() + "@" + tag
+	case of != source.Dataset().String():
+		c.errorf("cannot rename to '%s': snapshots must be part of same dataset", to)
+		return 1
+	}
+	text := wrongName(to, snapshot, true)
+	target, err := zfs.ParseSnapshot(to)
+	if text == "" && err != nil {
+		text = "name is too long"
+	}
+	if text != "" {
+		c.errorf("cannot rename to '%s': %s", to, text)
+		return 1
+	}
+	return c.ended(c.m.Rename(c, source, target, opts))
+}
+
+func (c *call) rollback(args []string) int {
+	var mode fake.RollbackMode
+	options, rest := getopt(args, "rRf")
+	for _, o := range options {
+		if o.unknown {
+			return c.wrong(o)
+		}
+		switch o.letter {
+		case 'r':
+			mode.Recursive = true
+		case 'R':
+			mode.Dependents = true
+		case 'f':
+			mode.Force = true
+		}
+	}
+	switch len(rest) {
+	case 0:
+		return c.usagef("missing dataset argument")
+	case 1:
+	default:
+		return c.usagef("too many arguments")
+	}
+	snap, ok := c.find(rest[0], snapshot).(zfs.Snapshot)
+	if !ok {
+		return 1
+	}
+	return c.ended(c.m.RollbackWith(c, snap, mode))
+}
