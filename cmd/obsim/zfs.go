@@ -96,7 +96,7 @@ ls DIR, open FILE, which keeps it open, cd DIR, which works in it, and close, wh
 ends both. Arguments are as in a shell that knows single quotes only. Empty lines
 and comments after # are left out, and so are the answers in what a script has
 printed, which is a script again.`,
-		Example: "  obsim script my.script\n  obsim run --quiet examples/hello.spec --src examples/hello | grep ^zfs | obsim script",
+		Example: "  obsim script my.script\n  printf 'zfs create obuilder/a\\nzfs list\\n' | obsim script",
 		Args:    console.Args(0, 1, "script"),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			name, in := "standard input", io.ReadCloser(os.Stdin)
