@@ -64,6 +64,8 @@ func Status(err error) int {
 		return Cancelled
 	case is[*engine.StepError](err):
 		switch {
+		case is[*engine.NoSpaceError](err):
+			return Machine // its command may have failed, but not by its own fault
 		case is[*sandbox.ExitError](err), is[*source.ChangedError](err):
 			return Failed
 		case is[*sandbox.RefusedError](err), is[*engine.BaseImageError](err), errors.Is(err, syscall.E2BIG):
@@ -104,7 +106,7 @@ func Hint(err error) string {
 		return "obuilder must run as root to use zfs"
 	case errors.As(err, &command) && command.Kind == zfs.NoSpace,
 		errors.Is(err, index.ErrFull), errors.Is(err, syscall.ENOSPC) && !is[*OutputError](err):
-		return "obuilder delete or obuilder clean make room"
+		return "obuilder prune, obuilder delete and obuilder clean make room"
 	}
 	return ""
 }

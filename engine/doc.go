@@ -26,4 +26,12 @@
 // all the results that it is known to need, built or not, as long as it runs:
 // what deletes results waits for the builds that hold them, and the builds
 // that begin meanwhile and need them wait for it.
+//
+// # Room
+//
+// Prune destroys results that no build needs, the least recently used first.
+// One that goes is renamed to POOL/pruned-ID, which frees its id with one
+// command wherever the process ends after that, and then destroyed. A step
+// that fails because no space was left has results pruned, and is made once
+// more if that has helped.
 package engine

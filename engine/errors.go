@@ -85,6 +85,25 @@ func (e *StoreError) Unwrap() error { return e.Err }
 // Hint says what to do about it.
 func (e *StoreError) Hint() string { return e.Advice }
 
+// A NoSpaceError is a step that failed because the store has no space left, or
+// that failed for whatever reason as there was none. Err is that reason.
+type NoSpaceError struct {
+	Store string // the dataset
+	Err   error
+}
+
+func (e *NoSpaceError) Error() string {
+	return fmt.Sprintf("no space left in %s: %v", e.Store, e.Err)
+}
+
+// Unwrap gives Err.
+func (e *NoSpaceError) Unwrap() error { return e.Err }
+
+// Hint says what to do about it.
+func (e *NoSpaceError) Hint() string {
+	return "obuilder prune, obuilder delete and obuilder clean make room"
+}
+
 // A MountedError is a dataset that could not be unmounted after its step.
 type MountedError struct {
 	Dataset string

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -21,7 +22,8 @@ type flight struct {
 	cached bool
 	took   time.Duration
 	err    error
-	left   error // what it could not undo; part of err
+	room   string // what was done to make room for the step; "" when it makes no sense to begin anew
+	left   error  // what it could not undo; part of err
 }
 
 // A lead makes a result, or finds it.
@@ -43,9 +45,11 @@ type watcher struct {
 // already; w is told what happens. When ctx ends and nobody else waits for the
 // step, it is cancelled, and share returns once nothing of it is left: the
 // flight is given then too, with what could not be undone.
+//
+// When the step has filled the store, room is made, and it is made once more.
 func (e *Engine) share(ctx context.Context, id string, w watcher, l lead) (*flight, error) {
-	for {
-		f, leads, err := e.board(ctx, id, w.waiting, l)
+	for again := false; ; {
+		f, leads, err := e.board(ctx, id, w.waiting, l, again)
 		if err != nil {
 			return nil, err
 		}
@@ -63,10 +67,15 @@ func (e *Engine) share(ctx context.Context, id string, w watcher, l lead) (*flig
 		e.mu.Lock()
 		abandoned := f.abandoned
 		e.mu.Unlock()
-		if !abandoned {
+		switch {
+		case abandoned:
+			w.waiting("the build that made this step was cancelled: making it again")
+		case f.room != "" && !again:
+			again = true
+			w.waiting("no space was left: " + f.room + "; making this step again")
+		default:
 			return f, errors.Join(f.err, logErr)
 		}
-		w.waiting("the build that made this step was cancelled: making it again")
 	}
 }
 
@@ -88,8 +97,8 @@ func (e *Engine) leave(ctx context.Context, f *flight, must bool) (*flight, erro
 	return f, errors.Join(context.Cause(ctx), f.left)
 }
 
-// board joins the flight of id, or starts it.
-func (e *Engine) board(ctx context.Context, id string, waiting func(string), l lead) (f *flight, leads bool, err error) {
+// board joins the flight of id, or starts it; again says that room was made for it.
+func (e *Engine) board(ctx context.Context, id string, waiting func(string), l lead, again bool) (f *flight, leads bool, err error) {
 	for {
 		if ctx.Err() != nil {
 			return nil, false, context.Cause(ctx)
@@ -98,7 +107,7 @@ func (e *Engine) board(ctx context.Context, id string, waiting func(string), l l
 		f := e.inFlight[id]
 		switch {
 		case f == nil:
-			f = e.launch(ctx, id, l)
+			f = e.launch(ctx, id, l, again)
 			e.mu.Unlock()
 			return f, true, nil
 		case !f.closed:
@@ -117,7 +126,7 @@ func (e *Engine) board(ctx context.Context, id string, waiting func(string), l l
 }
 
 // launch starts a flight. The caller holds e.mu.
-func (e *Engine) launch(ctx context.Context, id string, l lead) *flight {
+func (e *Engine) launch(ctx context.Context, id string, l lead, again bool) *flight {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	f := &flight{id: id, users: 1, cancel: cancel, log: newStepLog(), done: make(chan struct{})}
 	f.log.join()
@@ -125,7 +134,16 @@ func (e *Engine) launch(ctx context.Context, id string, l lead) *flight {
 	e.flights.Go(func() {
 		defer cancel()
 		begin := e.clock.Now()
-		f.err = l.do(ctx, f)
+		f.err = e.noSpace(l.do(ctx, f))
+		if noSpace := (*NoSpaceError)(nil); !again && f.left == nil && errors.As(f.err, &noSpace) {
+			e.seal(f)
+			made, why, err := e.makeRoom(ctx)
+			if made {
+				f.room = why
+			} else {
+				f.err = errors.Join(&NoSpaceError{noSpace.Store, fmt.Errorf("%s; %w", why, noSpace.Err)}, err)
+			}
+		}
 		f.took = e.clock.Now().Sub(begin)
 		e.mu.Lock()
 		delete(e.inFlight, id)

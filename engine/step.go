@@ -60,6 +60,7 @@ func (e *Engine) makeStep(ctx context.Context, f *flight, lineage, children []st
 		err = e.commit(ctx, f.id, lineage)
 	}
 	if err != nil {
+		err = e.whyFailed(ctx, err)
 		return e.discard(ctx, f, err, unmark)
 	}
 	return unmark()
