@@ -59,7 +59,7 @@ func (m *Machine) attach(d *dataset, at string) (zfs.Kind, string) {
 		return zfs.Busy, "'" + at + "': directory is not empty"
 	}
 	m.moved++
-	d.mnt = &mount{vol: &d.volume, on: on.mnt, at: on.obj, path: at, order: m.moved}
+	d.mnt = &mount{vol: &d.volume, on: on.mnt, at: on.obj, path: path.Clean(at), order: m.moved}
 	on.mnt.put(on.obj, d.mnt)
 	return 0, ""
 }

@@ -258,7 +258,7 @@ func validUserProp(name string) bool {
 		switch {
 		case c == ':':
 			colon = true
-		case c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-' || c == '_' || c == '.' || c == ' ':
+		case c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-' || c == '_' || c == '.':
 		default:
 			return false
 		}

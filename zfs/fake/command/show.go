@@ -2,7 +2,6 @@ package command
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -36,12 +35,14 @@ func (s *scope) setDepth(c *call, arg string) bool {
 	return true
 }
 
-// subOptions calls f for each of what is between commas, as getsubopt(3) does.
-func subOptions(arg string, f func(string) bool) bool {
+// subOptions calls f for each of what is between commas, as getsubopt(3) does:
+// with its name and, for what is to be said of a wrong one, as it was written.
+func subOptions(arg string, f func(name, whole string) bool) bool {
 	for arg != "" {
-		var one string
-		one, arg, _ = strings.Cut(arg, ",")
-		if !f(one) {
+		var whole string
+		whole, arg, _ = strings.Cut(arg, ",")
+		name, _, _ := strings.Cut(whole, "=")
+		if !f(name, whole) {
 			return false
 		}
 	}
@@ -51,7 +52,7 @@ func subOptions(arg string, f func(string) bool) bool {
 // setKinds takes the argument of -t. If that is wrong it says how and gives false.
 func (s *scope) setKinds(c *call, arg string) bool {
 	s.kinds, s.optional = 0, false
-	return subOptions(arg, func(name string) bool {
+	return subOptions(arg, func(name, whole string) bool {
 		switch name {
 		case "filesystem":
 			s.kinds |= filesystem
@@ -64,7 +65,7 @@ func (s *scope) setKinds(c *call, arg string) bool {
 		case "all":
 			s.kinds = anyDataset | bookmark
 		default:
-			c.errorf("invalid type '%s'", name)
+			c.errorf("invalid type '%s'", whole)
 			return false
 		}
 		return true
@@ -464,9 +465,9 @@ func (c *call) row(asked []shown, cells []string, scripted bool) {
 			cell += "\t"
 		case scripted, last && !asked[i].right:
 		case asked[i].right:
-			cell = fmt.Sprintf("%*s", asked[i].width, cell)
+			cell = padding(cell, asked[i].width) + cell
 		default:
-			cell = fmt.Sprintf("%-*s", asked[i].width, cell)
+			cell += padding(cell, asked[i].width)
 		}
 		if !scripted && !last {
 			cell += "  "
@@ -474,6 +475,11 @@ func (c *call) row(asked []shown, cells []string, scripted bool) {
 		_, _ = c.out.WriteString(cell)
 	}
 	_ = c.out.WriteByte('\n')
+}
+
+// padding is what makes a cell as wide as its column, in bytes as printf(3) has it.
+func padding(cell string, width int) string {
+	return strings.Repeat(" ", max(width-len(cell), 0))
 }
 
 // getFields are what zfs get and zpool get can print of a property, and its title.
@@ -484,7 +490,7 @@ const maxGetFields = 5
 // setFields takes the argument of -o of a get. If that is wrong it says how
 // and gives false.
 func (c *call) setFields(arg string, all []string) (fields []string, ok bool) {
-	ok = subOptions(arg, func(name string) bool {
+	ok = subOptions(arg, func(name, whole string) bool {
 		switch {
 		case len(fields) == maxGetFields:
 			c.errorf("too many fields given to -o option")
@@ -495,7 +501,7 @@ func (c *call) setFields(arg string, all []string) (fields []string, ok bool) {
 		case name == "all":
 			fields = slices.Grow(slices.Clone(all), maxGetFields-len(all))
 		case getFields[name] == "" || !slices.Contains(all, name):
-			c.errorf("invalid column name '%s'", name)
+			c.errorf("invalid column name '%s'", whole)
 			return false
 		default:
 			fields = append(fields, name)
@@ -529,7 +535,7 @@ func (t *getTable) row(c *call, cells map[string]string) {
 		case t.scripted:
 			_, _ = c.out.WriteString(cell + "\t")
 		default:
-			fmt.Fprintf(c.out, "%-*s  ", t.widths[f], cell)
+			_, _ = c.out.WriteString(cell + padding(cell, t.widths[f]) + "  ")
 		}
 	}
 	_ = c.out.WriteByte('\n')
@@ -562,9 +568,9 @@ func (c *call) get(args []string) int {
 			t.fields, ok = c.setFields(o.arg, []string{"name", "property", "value", "received", "source"})
 		case 's':
 			sources = []string{}
-			ok = subOptions(o.arg, func(name string) bool {
+			ok = subOptions(o.arg, func(name, whole string) bool {
 				if !slices.Contains([]string{"local", "default", "inherited", "received", "temporary", "none"}, name) {
-					c.errorf("invalid source '%s'", name)
+					c.errorf("invalid source '%s'", whole)
 					return false
 				}
 				sources = append(sources, name)
