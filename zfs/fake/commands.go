@@ -333,6 +333,7 @@ func (m *Machine) set(ds zfs.Dataset, list []zfs.Property) *failure {
 		}
 	}
 	if f := m.unmountAll(moved, false); f != nil {
+		m.removeMountpoint(d) // it is hidden, or else not empty
 		return f
 	}
 	var failed *failure // those that can be set are, and what was unmounted stays so
@@ -344,7 +345,7 @@ func (m *Machine) set(ds zfs.Dataset, list []zfs.Property) *failure {
 		case f != nil:
 			failed = f
 		default:
-			if s.id == propMountpoint {
+			if s.id == propMountpoint || s.id == propCanmount && s.value == "off" {
 				m.removeMountpoint(d)
 			}
 			d.setLocal(s.id, s.value)
@@ -480,6 +481,7 @@ func (m *Machine) inheritOne(d *dataset, id propID) *failure {
 		at, _ := d.mountpoint()
 		wasNone = at == "none" || at == "legacy"
 		if f := m.unmountAll(moved, false); f != nil {
+			m.removeMountpoint(d)
 			return f
 		}
 	}
@@ -840,23 +842,30 @@ func (m *Machine) rollback(to zfs.Snapshot, mode RollbackMode) *failure {
 	case len(clones) > 0 && !mode.Dependents:
 		return failf(zfs.HasClones, "cannot rollback to '%s': clones of previous snapshots exist\nuse '-R' to force deletion of the following clones and dependents:\n%s", to, strings.Join(clones, "\n"))
 	}
-	if len(clones) > 0 {
+	var failed *failure
+	for _, t := range slices.Clone(later) { // each with its clones, and whatever becomes of the others
 		var order []*dataset
 		seen := make(map[*dataset]bool)
-		for _, t := range later {
-			for c := t.firstClone; c != nil; c = c.nextClone {
-				order = destroyOrder(c, order, seen)
+		for c := t.firstClone; c != nil; c = c.nextClone {
+			order = destroyOrder(c, order, seen)
+		}
+		f := m.destroyList(order, mode.Force)
+		if f == nil {
+			if f = t.inUse(); f != nil {
+				f = failf(f.Kind, "cannot destroy '%s': dataset is busy", t.fullName())
+			} else {
+				m.dropSnap(t)
+				continue
 			}
 		}
-		if f := m.destroyList(order, mode.Force); f != nil {
-			return f
+		if failed == nil {
+			failed = f
+		} else {
+			failed.Stderr += "\n" + f.Stderr
 		}
 	}
-	for _, t := range slices.Backward(d.snaps[i+1:]) {
-		if f := t.inUse(); f != nil {
-			return failf(f.Kind, "cannot destroy '%s': dataset is busy", t.fullName())
-		}
-		m.dropSnap(t)
+	if failed != nil {
+		return failed
 	}
 	if f := m.store.rolledBack(s); f != nil {
 		return f

@@ -159,7 +159,9 @@ func (m *Machine) Holds(ctx context.Context, name zfs.Snapshot, recursive bool) 
 		}
 	}
 	slices.SortFunc(held, func(a, b Held) int {
-		return cmp.Or(strings.Compare(a.Snapshot, b.Snapshot), strings.Compare(a.Tag, b.Tag))
+		of, _, _ := strings.Cut(a.Snapshot, "@")
+		other, _, _ := strings.Cut(b.Snapshot, "@")
+		return cmp.Or(strings.Compare(of, other), strings.Compare(a.Tag, b.Tag))
 	})
 	return held, nil
 }

@@ -93,6 +93,7 @@ func (c *call) holds(args []string) (status int) {
 	}
 	var held []fake.Held
 	found := false
+	nameWidth, tagWidth := len("NAME"), len("TAG")
 	for _, name := range rest {
 		if !strings.Contains(name, "@") {
 			c.errorf("'%s' is not a snapshot", name)
@@ -105,6 +106,10 @@ func (c *call) holds(args []string) (status int) {
 			continue
 		}
 		found = true
+		in, _ := c.m.SnapshotsOf(c, snap.Dataset(), snap.Tag(), zfs.DestroyMode{Recursive: recursive, Defer: true})
+		for _, of := range in {
+			nameWidth = max(nameWidth, len(of.Names[0]))
+		}
 		list, err := c.m.Holds(c, snap, recursive)
 		if err != nil {
 			status = max(status, c.failed(err))
@@ -114,19 +119,18 @@ func (c *call) holds(args []string) (status int) {
 	if !found {
 		c.errorf("no datasets available")
 	}
-	name, tag := len("NAME"), len("TAG")
 	for _, h := range held {
-		name, tag = max(name, len(h.Snapshot)), max(tag, len(h.Tag))
+		tagWidth = max(tagWidth, len(h.Tag))
 	}
 	if !script {
-		fmt.Fprintf(c.out, "%-*s  %-*s  TIMESTAMP\n", name, "NAME", tag, "TAG")
+		fmt.Fprintf(c.out, "%-*s  %-*s  TIMESTAMP\n", nameWidth, "NAME", tagWidth, "TAG")
 	}
 	for _, h := range held {
 		since := time.Unix(h.Since, 0).UTC().Format("Mon Jan _2 15:04 2006")
 		if script {
 			fmt.Fprintf(c.out, "%s\t%s\t%s\n", h.Snapshot, h.Tag, since)
 		} else {
-			fmt.Fprintf(c.out, "%-*s  %-*s  %s\n", name, h.Snapshot, tag, h.Tag, since)
+			fmt.Fprintf(c.out, "%-*s  %-*s  %s\n", nameWidth, h.Snapshot, tagWidth, h.Tag, since)
 		}
 	}
 	return status

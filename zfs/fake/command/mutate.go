@@ -284,8 +284,6 @@ func (c *call) rename(args []string) int {
 		return c.usagef("-u and -p options are mutually exclusive")
 	case opts.Recursive && !strings.Contains(from, "@"):
 		return c.usagef("source dataset for recursive rename must be a snapshot")
-	case opts.NoRemount && opts.Recursive:
-		return c.usagef("-u and -r options are mutually exclusive")
 	}
 	kinds := anyDataset
 	switch {
@@ -313,15 +311,14 @@ func (c *call) renameSnapshot(source zfs.Snapshot, to string, opts zfs.RenameOpt
 	of, tag, ok := strings.Cut(to, "@")
 	switch {
 	case !ok:
-		to = source.Dataset().String() + "@" + to
-	case of == "":
-		to = source.Dataset().String() + "@" + tag
-	case of != source.Dataset().String():
+		tag = to
+	case of != "" && of != source.Dataset().String():
 		c.errorf("cannot rename to '%s': snapshots must be part of same dataset", to)
 		return 1
 	}
-	text := wrongName(to, snapshot, true)
-	target, err := zfs.ParseSnapshot(to)
+	whole := source.Dataset().String() + "@" + tag
+	text := wrongName(whole, snapshot, true)
+	target, err := zfs.ParseSnapshot(whole)
 	if text == "" && err != nil {
 		text = "name is too long"
 	}

@@ -22,6 +22,7 @@ var (
 	listed = regexp.MustCompile(`^((would|will) destroy |destroy\t|cannot destroy snapshot )`)
 	heads  = regexp.MustCompile(` the following (datasets|snapshots and bookmarks|clones and dependents):\n$`)
 	name   = regexp.MustCompile(`^[a-zA-Z][\w.:-]*[/@][^']*\n$`)
+	mounts = regexp.MustCompile(`^[\w.:/ -]{30,}  /`) // in the order in which the threads of mount -a came to them
 	clones = regexp.MustCompile(`[\w.:-]+/[\w.:/-]+(,[\w.:-]+/[\w.:/-]+)+`)
 )
 
@@ -35,6 +36,10 @@ func sorted(text string) []string {
 		switch {
 		case key != "":
 			for i < len(lines) && strings.HasPrefix(lines[i], key) {
+				i++
+			}
+		case mounts.MatchString(lines[i]):
+			for i < len(lines) && mounts.MatchString(lines[i]) {
 				i++
 			}
 		case afterHead:
