@@ -13,6 +13,8 @@ var (
 	given    = regexp.MustCompile(`quota|reservation|recordsize|volblocksize|special_small_blocks|bad numeric|power of 2|version|--|PROPERTY|<|PROPERTY`)
 	sizeOnly = regexp.MustCompile(` *\b\d+(\.\d+)?[BKMGTP]\b *`)
 	txgs     = regexp.MustCompile(`((?:createtxg|objsetid)\s+)\d+( ?) *`)
+	received = regexp.MustCompile(`^received \S+ stream in \d+ seconds \(\S+/sec\)$`)
+	sent     = regexp.MustCompile(`(estimated size is |^(?:full|incremental|size)\t(?:.*\t)?)\S+$`)
 	txgHeads = regexp.MustCompile(`\b(CREATETXG|OBJSETID)\b`) // of a table with such numbers
 )
 
@@ -85,6 +87,9 @@ func Mask(text string) string {
 		line = dates.ReplaceAllStringFunc(line, hashes)
 		line = clones.ReplaceAllStringFunc(line, sortClones)
 		line = txgs.ReplaceAllString(line, "${1}#${2}")
+		// A stream is as long as who writes it makes it.
+		line = received.ReplaceAllString(line, "received # stream in # seconds (#/sec)")
+		line = sent.ReplaceAllString(line, "${1}#")
 		if !given.MatchString(line) {
 			line = sizeOnly.ReplaceAllStringFunc(line, func(s string) string {
 				if strings.Trim(s, " ") == s {

@@ -71,7 +71,13 @@ func TestMask(t *testing.T) {
 		"x 12345 123":                                              "x # 123",
 		"would destroy t/b\nwould destroy t/a\nwould reclaim 3K\n": "would destroy t/a\nwould destroy t/b\nwould reclaim###\n",
 		"t/z\nuse '-r' to destroy the following datasets:\nt/b\nt/a@1\ncannot destroy 't/c': no\nt/a\n": "t/z\nuse '-r' to destroy the following datasets:\nt/a@1\nt/b\ncannot destroy 't/c': no\nt/a\n",
-		"t@a\tclones\tt/c,t/a/b,t/b\t-\n": "t@a\tclones\tt/a/b,t/b,t/c\t-\n",
+		"received 1.20K stream in 12 seconds (102B/sec)\n":                                              "received # stream in # seconds (#/sec)\n",
+		"full send of t@1 estimated size is 12.6K\n":                                                    "full send of t@1 estimated size is #\n",
+		"total estimated size is 624\n":                                                                 "total estimated size is #\n",
+		"full\tt@1\t624\n":                                                                              "full\tt@1\t#\n",
+		"incremental\t1\tt@2\t12624\n":                                                                  "incremental\t1\tt@2\t#\n",
+		"size\t0\n":                                                                                     "size\t#\n",
+		"t@a\tclones\tt/c,t/a/b,t/b\t-\n":                                                               "t@a\tclones\tt/a/b,t/b,t/c\t-\n",
 	} {
 		if got := session.Mask(text); got != want {
 			t.Errorf("%q: got %q, want %q", text, got, want)
