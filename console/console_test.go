@@ -160,8 +160,13 @@ func TestOutputFails(t *testing.T) {
 // What is full is said with what makes room, but for standard output, which
 // nothing of ours is on.
 func TestNoSpace(t *testing.T) {
-	const hint = "obuilder delete or obuilder clean make room"
+	const hint = "obuilder prune, obuilder delete and obuilder clean make room"
+	step := &engine.StepError{Err: &engine.NoSpaceError{Store: "tank", Err: &sandbox.ExitError{Status: 1}}}
+	if status := Status(step); status != Machine {
+		t.Errorf("a step that had no space: status %d", status)
+	}
 	for err, want := range map[error]string{
+		step:                                 hint,
 		&zfs.Error{Kind: zfs.NoSpace}:        hint,
 		fmt.Errorf("x: %w", index.ErrFull):   hint,
 		fmt.Errorf("x: %w", syscall.ENOSPC):  hint,

@@ -129,6 +129,7 @@ func noteSecrets(s *spec.Spec, asked map[string]bool) {
 func (a *app) buildCommand() *cobra.Command {
 	var f jobFlags
 	var asJSON bool
+	var keepFree engine.Space
 	cmd := &cobra.Command{
 		Use:   "build -f SPEC [SRC_DIR]",
 		Short: "Build a spec, taking from the store every step that was built before",
@@ -150,10 +151,12 @@ The last line names the result.`,
 			if err != nil {
 				return err
 			}
-			return errors.Join(a.build(cmd.Context(), j, asJSON), close())
+			return errors.Join(a.build(cmd.Context(), j, keepFree, asJSON), close())
 		},
 	}
 	f.add(cmd)
+	cmd.Flags().Var(spaceFlag{&keepFree}, "prune-threshold",
+		"prune in the background while less than that is free (default never)")
 	console.StreamFlag(cmd, &asJSON)
 	a.store.add(cmd)
 	return cmd
@@ -168,13 +171,14 @@ func (a *app) startStream() error {
 	return a.console.JSONStart(name)
 }
 
-func (a *app) build(ctx context.Context, j engine.Job, asJSON bool) error {
+func (a *app) build(ctx context.Context, j engine.Job, keepFree engine.Space, asJSON bool) error {
 	return a.withSteps(ctx, func(s *session) error {
 		j.Events = a.console.Event
 		if asJSON {
 			j.Events = a.console.JSONEvent
 		}
 		defer a.console.Progress("reading the sources")()
+		defer a.keepRoom(ctx, s, keepFree, &j)()
 		id, err := s.Build(ctx, j)
 		switch {
 		case err != nil:

@@ -38,8 +38,8 @@ cancelled.`,
   obuilder list
   obuilder log 645c2ef2`,
 	}
-	root.AddCommand(a.buildCommand(), a.planCommand(), a.logCommand(), a.listCommand(), a.showCommand(), a.deleteCommand(),
-		a.cleanCommand(), a.healthcheckCommand(), a.dockerfileCommand(), a.fmtCommand(), a.versionCommand())
+	root.AddCommand(a.buildCommand(), a.planCommand(), a.logCommand(), a.listCommand(), a.showCommand(), a.pruneCommand(),
+		a.deleteCommand(), a.cleanCommand(), a.healthcheckCommand(), a.dockerfileCommand(), a.fmtCommand(), a.versionCommand())
 	return root
 }
 
