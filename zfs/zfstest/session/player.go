@@ -5,9 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"math/rand/v2"
 	"os"
+	"path"
 	"strconv"
 	"strings"
 
@@ -67,7 +69,7 @@ func (p *Player) PlayUnmasked(ctx context.Context, command string) (Step, error)
 }
 
 var arguments = map[string]int{
-	"mkdir": 1, "write": 2, "fill": 2, "truncate": 2, "rm": 1, "cat": 1, "ls": 1, "open": 1, "cd": 1, "close": 0, "cut": 1, "damage": 1,
+	"mkdir": 1, "write": 2, "fill": 2, "truncate": 2, "rm": 1, "cat": 1, "ls": 1, "tree": 1, "open": 1, "cd": 1, "close": 0, "cut": 1, "damage": 1,
 }
 
 var errUsage = errors.New("not a number of bytes")
@@ -111,7 +113,11 @@ func (p *Player) file(argv []string, done *Step) error {
 		}
 		data := make([]byte, n)
 		_, _ = rand.NewChaCha8([32]byte{}).Read(data)
-		return p.write(argv[1], data)
+		if err := p.write(argv[1], data); err != nil {
+			// How much there was room for is nobody's business.
+			return errors.Join(err, p.Files.Remove(argv[1]))
+		}
+		return nil
 	case "truncate":
 		n, err := strconv.ParseUint(argv[2], 10, 62)
 		if err != nil {
@@ -155,6 +161,16 @@ func (p *Player) file(argv []string, done *Step) error {
 			done.Out += e.Name() + "\n"
 		}
 		return err
+	case "tree":
+		tree, err := p.Files.Tree(argv[1])
+		if err != nil {
+			return err
+		}
+		defer tree.Close()
+		var b strings.Builder
+		err = printTree(&b, tree, ".")
+		done.Out = b.String()
+		return err
 	case "cd":
 		if p.Enter != nil {
 			leave, err := p.Enter(argv[1])
@@ -183,6 +199,61 @@ func (p *Player) write(name string, data []byte) error {
 	}
 	_, err = f.Write(data)
 	return errors.Join(err, f.Close())
+}
+
+// printTree prints what is below a directory, and below its snapshots if it is
+// the root of a file system.
+func printTree(b *strings.Builder, tree zfs.Tree, dir string) error {
+	entries, err := tree.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	snapshots := path.Join(dir, ".zfs", "snapshot")
+	if _, err := tree.Lstat(snapshots); err == nil {
+		names, err := tree.ReadDir(snapshots)
+		if err != nil {
+			return err
+		}
+		for _, e := range names {
+			at := path.Join(snapshots, e.Name())
+			fmt.Fprintf(b, "%s/\n", at)
+			if err := printTree(b, tree, at); err != nil {
+				return err
+			}
+		}
+	}
+	for _, e := range entries {
+		at := path.Join(dir, e.Name())
+		switch {
+		case e.IsDir():
+			fmt.Fprintf(b, "%s/\n", at)
+			if err := printTree(b, tree, at); err != nil {
+				return err
+			}
+		case e.Type().IsRegular():
+			data, err := readAll(tree, at)
+			if err != nil {
+				return err
+			}
+			if len(data) > 100 {
+				fmt.Fprintf(b, "%s %d bytes, sum %x\n", at, len(data), crc32.ChecksumIEEE(data))
+				break
+			}
+			fmt.Fprintf(b, "%s %q\n", at, data)
+		default:
+			fmt.Fprintf(b, "%s %v\n", at, e.Type())
+		}
+	}
+	return nil
+}
+
+func readAll(tree zfs.Tree, name string) ([]byte, error) {
+	f, err := tree.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, maxFile))
 }
 
 // Close closes what the commands have opened.

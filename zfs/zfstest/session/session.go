@@ -13,11 +13,13 @@
 //
 //	mkdir DIR          makes a directory and its parents
 //	write FILE TEXT    writes a line
-//	fill FILE BYTES    writes as many bytes, which do not compress
+//	fill FILE BYTES    writes as many bytes, which do not compress; if there is no
+//	                   room for them, the file is gone
 //	truncate FILE BYTES
 //	rm FILE            removes a file or an empty directory
 //	cat FILE
 //	ls DIR
+//	tree DIR           prints all that is below, with .zfs/snapshot of what is mounted
 //	open FILE          opens a file or directory and keeps it open
 //	cd DIR             starts a process that works in a directory
 //	close              closes what open and cd have opened

@@ -112,6 +112,11 @@ $ ls /a
 1|b
 1|g
 1|h
+$ tree /a
+1|b/
+1|b/f "a line\n"
+1|g # bytes, sum 558ae347
+1|h "\x00\x00\x00\x00\x00"
 $ rm /a/g
 $ rm /a/g
 2|failed
