@@ -211,6 +211,14 @@ func (e *Engine) survey(ctx context.Context) (*survey, error) {
 		}
 		s.results[id] = r
 	}
+	// What is being made is no result yet; builds hold it, and what it is built on.
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for id := range e.inFlight {
+		if !e.complete[id] {
+			delete(s.results, id)
+		}
+	}
 	return s, nil
 }
 
