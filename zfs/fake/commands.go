@@ -410,7 +410,7 @@ func (m *Machine) inherit(ds zfs.Dataset, property string, recursive bool) *fail
 	if d == nil {
 		return failf(zfs.NotFound, "cannot open '%s': dataset does not exist", ds)
 	}
-	return m.inheritAll(d, id, recursive)
+	return m.inheritAll(d, id, recursive, false)
 }
 
 // inheritable finds a property that can be inherited or, when received is set,
@@ -443,9 +443,9 @@ func (m *Machine) inheritable(property string, received bool) (propID, *failure)
 
 // inheritAll does it for d and, when recursive, for all below it. It goes on
 // when one fails.
-func (m *Machine) inheritAll(d *dataset, id propID, recursive bool) *failure {
+func (m *Machine) inheritAll(d *dataset, id propID, recursive, received bool) *failure {
 	if !recursive {
-		return m.inheritOne(d, id)
+		return m.inheritOne(d, id, received)
 	}
 	list := d.subtree(nil)
 	names := make(map[*dataset]string, len(list))
@@ -455,7 +455,7 @@ func (m *Machine) inheritAll(d *dataset, id propID, recursive bool) *failure {
 	slices.SortFunc(list, func(a, b *dataset) int { return strings.Compare(names[a], names[b]) })
 	var first *failure
 	for _, x := range list {
-		f := m.inheritOne(x, id)
+		f := m.inheritOne(x, id, received)
 		switch {
 		case f == nil:
 		case first == nil:
@@ -464,14 +464,14 @@ func (m *Machine) inheritAll(d *dataset, id propID, recursive bool) *failure {
 			first.Stderr += "\n" + f.Stderr
 		}
 		for _, s := range x.snaps {
-			m.inheritSnap(s, id)
+			m.inheritSnap(s, id, received)
 		}
 	}
 	return first
 }
 
-func (m *Machine) inheritOne(d *dataset, id propID) *failure {
-	if _, local := d.local(id); !local && id != propMountpoint {
+func (m *Machine) inheritOne(d *dataset, id propID, received bool) *failure {
+	if _, own := d.own(id); !own && !received && id != propMountpoint {
 		return nil
 	}
 	var moved []affected
@@ -485,7 +485,7 @@ func (m *Machine) inheritOne(d *dataset, id propID) *failure {
 			return f
 		}
 	}
-	d.unsetLocal(id)
+	d.unsetLocal(id, received)
 	m.store.changed(d)
 	if f := m.mountAll(moved, wasNone); f != nil {
 		f.Stderr += "\nproperty may be set but unable to remount filesystem"

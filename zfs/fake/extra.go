@@ -13,6 +13,8 @@ import (
 type extra struct {
 	held  []hold
 	props []setting // of users
+
+	received receivedProps
 }
 
 type hold struct {
@@ -32,6 +34,17 @@ func (s *snapshot) more() *extra {
 		s.extra = &extra{}
 	}
 	return s.extra
+}
+
+// own gives the value of a property that is the snapshot's own, and its source.
+func (s *snapshot) own(id propID) (value, source string, ok bool) {
+	if v, ok := s.local(id); ok {
+		return v, "local", true
+	}
+	if s.extra != nil {
+		value, ok = s.extra.received.visible(id)
+	}
+	return value, "received", ok
 }
 
 func (s *snapshot) local(id propID) (string, bool) {
@@ -222,7 +235,7 @@ func (m *Machine) InheritSnapshot(ctx context.Context, name zfs.Snapshot, proper
 		case s == nil:
 			return failf(zfs.NotFound, "cannot open '%s': dataset does not exist", name)
 		case isUser(id) || props[id].ofSnap:
-			m.inheritSnap(s, id)
+			m.inheritSnap(s, id, false)
 		case !recursive:
 			return failf(zfs.Usage, "cannot inherit %s for '%s': property doesn't apply to datasets of this type", property, name)
 		}
@@ -230,15 +243,17 @@ func (m *Machine) InheritSnapshot(ctx context.Context, name zfs.Snapshot, proper
 	})
 }
 
-func (m *Machine) inheritSnap(s *snapshot, id propID) {
-	if _, local := s.local(id); local {
-		s.extra.props = slices.DeleteFunc(s.extra.props, func(p setting) bool { return p.id == id })
-		m.store.moved(s)
+func (m *Machine) inheritSnap(s *snapshot, id propID, received bool) {
+	if _, _, ok := s.own(id); !ok && !received || s.extra == nil {
+		return
 	}
+	s.extra.props = slices.DeleteFunc(s.extra.props, func(p setting) bool { return p.id == id })
+	s.extra.received.hide(id, !received)
+	m.store.moved(s)
 }
 
 // InheritReceived is zfs inherit -S [-r]: a property goes back to the value it
-// was received with or, as none is kept, to what it is without being set.
+// was received with or, without one, to what it is without being set.
 func (m *Machine) InheritReceived(ctx context.Context, ds zfs.Dataset, property string, recursive bool) error {
 	argv := zfs.ArgvInherit(ds, property, recursive)
 	return m.change(ctx, slices.Insert(argv, 2, "-S"), func() *failure {
@@ -250,7 +265,7 @@ func (m *Machine) InheritReceived(ctx context.Context, ds zfs.Dataset, property 
 		if d == nil {
 			return failf(zfs.NotFound, "cannot open '%s': dataset does not exist", ds)
 		}
-		return m.inheritAll(d, id, recursive)
+		return m.inheritAll(d, id, recursive, true)
 	})
 }
 
@@ -298,10 +313,12 @@ func (m *Machine) UserProperties(ctx context.Context, target zfs.Name) ([]zfs.Va
 		if s := m.lookupSnap(t); s != nil {
 			d = s.ds
 			add(s.more().props)
+			add(s.extra.received.shown(s.extra.props))
 		}
 	}
 	for p := d; p != nil; p = p.parent {
 		add(p.props)
+		add(p.received.shown(p.props))
 	}
 	if len(names) == 0 {
 		return nil, nil

@@ -153,6 +153,7 @@ type dataset struct {
 	pool     *pool
 	children children
 	props    []setting // local ones
+	received receivedProps
 	quota    uint64
 	refquota uint64
 

@@ -144,7 +144,7 @@ func affectedBy(d *dataset, all bool, list []affected) []affected {
 	}
 	list = append(list, a)
 	d.children.all(func(c *dataset) {
-		if _, local := c.local(propMountpoint); !local || all {
+		if _, local := c.own(propMountpoint); !local || all {
 			list = affectedBy(c, all, list)
 		}
 	})

@@ -311,21 +311,24 @@ func (d *dataset) limit(id propID, value string) {
 	}
 }
 
-func (d *dataset) unsetLocal(id propID) {
-	d.limit(id, "0")
+// unsetLocal makes d inherit a property or, with received set, have what it was
+// received with.
+func (d *dataset) unsetLocal(id propID, received bool) {
 	for i := range d.props {
 		if d.props[i].id == id {
 			d.props = slices.Concat(d.props[:i], d.props[i+1:])
-			return
+			break
 		}
 	}
+	d.received.hide(id, !received)
+	d.keepLimit(id)
 }
 
 // value gives what an editable property is for d, and the dataset it is set
 // on, nil for a default. ok is false for a user property that nobody set.
 func (d *dataset) value(id propID) (value string, from *dataset, ok bool) {
 	for p := d; p != nil; p = p.parent {
-		if v, ok := p.local(id); ok {
+		if v, ok := p.own(id); ok {
 			return v, p, true
 		}
 		if !inherits(id) {
@@ -573,7 +576,7 @@ func (m *Machine) get(d *dataset, id propID) (value, source string) {
 		}
 		switch {
 		case from == d:
-			return v, "local"
+			return v, d.ownSource(id)
 		case from != nil:
 			return v, "inherited from " + from.fullName()
 		case !isUser(id) && (props[id].plain || props[id].notFS):
@@ -653,10 +656,10 @@ func (m *Machine) getSnap(d *dataset, i int, id propID) (value, source string) {
 			return "-", "-"
 		}
 		v, from, ok := d.value(id)
-		own, local := s.local(id)
+		own, source, has := s.own(id)
 		switch {
-		case local:
-			return own, "local"
+		case has:
+			return own, source
 		case !ok:
 			return "-", "-"
 		case from == nil && !isUser(id) && props[id].plain:
