@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -214,6 +216,7 @@ func printTree(b *strings.Builder, tree zfs.Tree, dir string) error {
 		if err != nil {
 			return err
 		}
+		slices.SortFunc(names, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
 		for _, e := range names {
 			at := path.Join(snapshots, e.Name())
 			fmt.Fprintf(b, "%s/\n", at)
