@@ -168,7 +168,7 @@ func (c *call) clone(args []string) int {
 		if c.exists(ds) {
 			return 0
 		}
-		if parent, ok := ds.Parent(); ok && c.exists(zfs.MustDataset(ds.Pool())) {
+		if parent, ok := ds.Parent(); ok && !c.exists(parent) && c.exists(zfs.MustDataset(ds.Pool())) {
 			if err := c.m.Create(c, parent, zfs.CreateOptions{Parents: true}); err != nil {
 				return c.failed(err)
 			}
