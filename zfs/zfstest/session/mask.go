@@ -14,6 +14,7 @@ var (
 	sizeOnly = regexp.MustCompile(` *\b\d+(\.\d+)?[BKMGTP]\b *`)
 	txgs     = regexp.MustCompile(`((?:createtxg|objsetid)\s+)\d+( ?) *`)
 	received = regexp.MustCompile(`^received \S+ stream in \d+ seconds \(\S+/sec\)$`)
+	example  = regexp.MustCompile(`\(eg\. [^ ]*\)`) // the first of a hash table
 	sent     = regexp.MustCompile(`(estimated size is |^(?:full|incremental|size)\t(?:.*\t)?)\S+$`)
 	txgHeads = regexp.MustCompile(`\b(CREATETXG|OBJSETID)\b`) // of a table with such numbers
 )
@@ -90,6 +91,7 @@ func Mask(text string) string {
 		// A stream is as long as who writes it makes it.
 		line = received.ReplaceAllString(line, "received # stream in # seconds (#/sec)")
 		line = sent.ReplaceAllString(line, "${1}#")
+		line = example.ReplaceAllString(line, "(eg. #)")
 		if !given.MatchString(line) {
 			line = sizeOnly.ReplaceAllStringFunc(line, func(s string) string {
 				if strings.Trim(s, " ") == s {
