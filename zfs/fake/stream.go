@@ -204,6 +204,26 @@ func (r *recordReader) skip() (failed int) {
 	}
 }
 
+// skipRead is skip of what is there already. As the kernel has then read one
+// record, which is the last one where nothing was changed, what comes next is
+// skipped as well.
+func (r *recordReader) skipRead() (failed int) {
+	switch kind, _, err := r.next(); {
+	case err != nil:
+		return 1
+	case kind != recEnd:
+		return r.skip()
+	}
+	h, err := readHead(r.r)
+	switch {
+	case err != nil:
+		return 1
+	case h.kind == streamSnapshot:
+		return r.skip()
+	}
+	return 0
+}
+
 // A sentSnap is a snapshot that is to be sent, and what it is the difference to.
 type sentSnap struct {
 	name    string
@@ -226,7 +246,7 @@ func (s *sentSnap) write(ctx context.Context, w io.Writer) error {
 	}
 	r := &recordWriter{ctx: ctx, w: w}
 	r.head(&h)
-	if s.from == nil && s.c.tree.get(key{obj: rootObj}) == nil {
+	if s.fromGUID == 0 && s.c.tree.get(key{obj: rootObj}) == nil {
 		root := freshRoot
 		root.mtime = s.root
 		r.object(rootObj, &root, 0)

@@ -8,6 +8,7 @@ import (
 	"hash/crc32"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -474,14 +475,29 @@ func (x *reception) properties(t *target, d *dataset, fs *packageFS) *failure {
 		}
 	}
 	for _, p := range come {
-		s, f := x.m.parseAll("", "", []zfs.Property{p}, nil)
-		if f != nil { // of another version of this
+		s, ok := x.m.receivable(p)
+		if !ok { // of another version of this
 			x.warn("cannot receive %s property on %s: invalid property value", p.Name, t.name)
 			continue
 		}
-		t.received = append(t.received, s...)
+		t.received = append(t.received, s)
 	}
 	return nil
+}
+
+// receivable reads a property as it is sent, which is as it is kept.
+func (m *Machine) receivable(p zfs.Property) (setting, bool) {
+	id, ok := m.names.find(p.Name, true)
+	if !ok {
+		return setting{}, false
+	}
+	value, text := p.Value, ""
+	if isUser(id) || props[id].kind != size {
+		value, text = parse(id, p.Name, p.Value)
+	} else if _, err := strconv.ParseUint(p.Value, 10, 64); err != nil {
+		text = err.Error()
+	}
+	return setting{id, value}, text == ""
 }
 
 // Errors of the kernel that zfs receive has texts for.
@@ -509,7 +525,7 @@ func (x *reception) one(h *streamHead, sendfs string) *failure {
 	err := x.contents(t, h, in)
 	if err == syscall.EEXIST && x.holds(t.name, h.guid) {
 		x.say("snap %s already exists; ignoring", t.snap())
-		if err = nil; in.skip() > 0 {
+		if err = nil; in.skipRead() > 0 {
 			return refused("cannot receive", errRead.Error())
 		}
 	}
@@ -813,8 +829,11 @@ func (x *reception) setProperties(t *target, d *dataset) {
 }
 
 func (m *Machine) receiveSnapProps(s *snapshot, list []zfs.Property) {
-	settings, f := m.parseAll("", "", list, nil)
-	if f == nil && len(settings) > 0 {
-		s.more().received.replace(settings)
+	var settings []setting
+	for _, p := range list {
+		if setting, ok := m.receivable(p); ok {
+			settings = append(settings, setting)
+		}
 	}
+	s.more().received.replace(settings)
 }

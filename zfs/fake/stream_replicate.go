@@ -197,6 +197,9 @@ func (p *replication) open(name string) (*dataset, *snapshot, bool) {
 	return d, nil, true
 }
 
+// madeUpPID is in names that are made up, where zfs has its process id.
+const madeUpPID = 1000
+
 // rename is recv_rename: what cannot have the name that it is to have, which is
 // empty if there is none yet, gets one that is made up.
 func (p *replication) rename(name, to string, base int, renamed *[]string) bool {
@@ -217,14 +220,14 @@ func (p *replication) rename(name, to string, base int, renamed *[]string) bool 
 			}
 		}
 		if strings.HasPrefix(name[min(base, len(name)):], "recv-") {
-			x.say("failed (17)")
+			x.say("failed (0)")
 			return false
 		}
 		x.seq++
-		made := fmt.Sprintf("%srecv-1-%d", name[:base], x.seq)
+		made := fmt.Sprintf("%srecv-%d-%d", name[:base], madeUpPID, x.seq)
 		x.say("failed - trying rename %s to %s", name, made)
 		if !p.move(d, s, name, made) {
-			x.say("failed (17) - will try again on next pass")
+			x.say("failed (0) - will try again on next pass")
 		} else if renamed != nil {
 			*renamed = append(*renamed, made)
 		}
@@ -258,8 +261,8 @@ func (p *replication) destroy(name string, base int) bool {
 	if !ok {
 		return false
 	}
-	x.say("attempting destroy %s", name)
 	if s != nil {
+		x.say("attempting destroy %s", name)
 		if s.holds() > 0 || s.firstClone != nil {
 			s.deferred = true
 			x.say("success")
@@ -272,12 +275,15 @@ func (p *replication) destroy(name string, base int) bool {
 		x.say("success")
 		return true
 	}
+	tried := false
 	return p.unmounted(d, func() bool {
+		x.say("attempting destroy %s", name)
+		tried = true
 		if d.children.len() > 0 || len(d.snaps) > 0 || d.parent == nil {
 			return false
 		}
 		x.m.dropDataset(d)
 		x.say("success")
 		return true
-	}) || p.x.m.lookup(name) != nil && p.rename(name, "", base, nil)
+	}) || tried && p.rename(name, "", base, nil)
 }

@@ -31,19 +31,20 @@ func Run(ctx context.Context, m *fake.Machine, argv []string, stdin io.Reader, s
 	out, err := bufio.NewWriter(stdout), bufio.NewWriter(stderr)
 	defer out.Flush()
 	defer err.Flush()
-	c := &call{Context: ctx, m: m, program: path.Base(argv[0]), in: stdin, out: out, err: err}
+	c := &call{Context: ctx, m: m, program: path.Base(argv[0]), in: stdin, out: out, err: err, terminal: isTerminal(stdout)}
 	return c.run(argv[1:])
 }
 
 // A call is one command line that is being run.
 type call struct {
 	context.Context
-	m       *fake.Machine
-	program string // zfs or zpool
-	verb    string // as it was written
-	in      io.Reader
-	out     *bufio.Writer
-	err     *bufio.Writer
+	m        *fake.Machine
+	program  string // zfs or zpool
+	verb     string // as it was written
+	in       io.Reader
+	out      *bufio.Writer
+	err      *bufio.Writer
+	terminal bool // out is one
 }
 
 // A verb is a subcommand. It gives the exit status.

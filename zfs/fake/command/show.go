@@ -621,10 +621,20 @@ func (c *call) get(args []string) int {
 			if !literal {
 				v.Value = asked[j].human(v.Value)
 			}
-			t.print(c, map[string]string{"name": rows[i].Name, "property": asked[j].name, "value": v.Value, "received": "-", "source": v.Source})
+			t.print(c, map[string]string{"name": rows[i].Name, "property": asked[j].name, "value": v.Value, "received": c.received(rows[i].Name, asked[j]), "source": v.Source})
 		}
 	}
 	return status
+}
+
+// received gives the value of a property that a dataset was received with.
+func (c *call) received(name string, asked shown) string {
+	if target, err := zfs.Parse(name); err == nil {
+		if value, ok := c.m.Received(target, asked.name); ok {
+			return asked.human(value)
+		}
+	}
+	return "-"
 }
 
 // getOne gives the values of properties of one dataset.
