@@ -57,7 +57,8 @@ func (k *kept) program(name string) *cobra.Command {
 it does not know what OpenZFS does. The machine begins with a pool obuilder on
 /Volumes/obuilder, and is kept in the file that --state or $OBSIM_STATE names, or
 as a session. To begin anew, remove the file; that of a session is below
-your caches, obsim/NAME.state.
+your caches, obsim/NAME.state. Its files, and files to make pools on, are made
+with obsim script.
 
 What comes before ` + name + ` is for obsim, what comes after it for ` + name + `. The exit
 status is that of ` + name + `: 0, 1 when it failed, 2 for a command line that is not
@@ -65,7 +66,7 @@ right, 125 for what is not modelled. When obsim itself fails, it says so in a
 line that begins with "obsim:", and the exit status is 3, or 2 for its own flags.`,
 		Example: map[string]string{
 			"zfs":   "  obsim zfs create obuilder/a\n  obsim --state my.state zfs list -r -t all obuilder",
-			"zpool": "  obsim zpool list\n  obsim --session mine zpool status",
+			"zpool": "  obsim zpool list\n  printf 'mkdir /disks\\ntruncate /disks/one 1073741824\\n' | obsim --session mine script\n  obsim --session mine zpool create tank /disks/one",
 		}[name],
 		DisableFlagParsing: true,
 		ValidArgsFunction:  cobra.NoFileCompletions,
