@@ -232,7 +232,7 @@ func (c *Console) Event(ev engine.Event) {
 		c.styled("32", fmt.Sprintf("---> using %q from cache", ev.ID))
 	case engine.EventSaved:
 		c.styled("32", fmt.Sprintf("---> saved as %q", ev.ID))
-	case engine.EventWaiting:
+	case engine.EventWaiting, engine.EventStale:
 		c.styled("33", "---> "+ev.Text)
 	case engine.EventNote:
 		c.styled("32", ev.Text)

@@ -16,6 +16,18 @@
 // dataset is complete and in the index, or gone: what a killed process leaves
 // is found by its markers, without a look at every dataset.
 //
+// A result is used only when it is what its id says: a clone, with all its
+// children, of the snapshots of the result that it is built on, or of its base
+// image as that is now. Each job looks at that, for all its steps, with the
+// listing that tells which of them are there. Others are stale: they are built
+// anew, what was built on them is stale with them, and all of it is destroyed,
+// a few at a time. Those of images that are gone stay until [Engine.Fsck]
+// clears them away, because nobody can use them, and the image may come back.
+//
+// Open does not look at every result, and so does not see what a program left
+// that writes no markers, as ocurrent/obuilder, which may still be at it. A
+// build uses none of that, and replaces what is in its way; Fsck finds the rest.
+//
 // # Concurrency
 //
 // Builds may run concurrently. A step that several of them need is run once:

@@ -116,13 +116,17 @@ type Engine struct {
 
 	mu       sync.Mutex
 	images   map[string]*image
-	complete map[string]bool // ids of results that are known to be complete
-	children map[string][]string
+	complete map[string]bool     // ids of results that are known to be complete
+	valid    map[string]string   // of those, the ones that may be used, and what each is built on
+	children map[string][]string // of the results of bases
+	stale    map[string]bool     // names below root of results that were set aside
 	inFlight map[string]*flight
 	groups   map[zfs.Dataset]bool // of cache and cacheTmp, those known to exist
 	caches   map[string]*cache
 	nextTmp  int
 	readers  map[string]*reader // results whose home is mounted for reading
+
+	imagesSeen atomic.Int64 // when the images were listed, in nanoseconds, if no job has begun since
 }
 
 // An image is a base image as the listing showed it.
@@ -130,6 +134,7 @@ type image struct {
 	children   []string // datasets below it
 	prepared   map[string]bool
 	mountpoint string
+	identity   string // differs from that of another image of the same name
 	mounted    atomic.Bool
 }
 
@@ -141,7 +146,7 @@ func Open(ctx context.Context, o Options) (*Engine, error) {
 	e := &Engine{
 		fs: o.FS, files: o.Files, sandbox: o.Sandbox, mode: o.Snapshots, clock: o.Clock, log: o.Log,
 		root: o.Root, running: make(chan struct{}, 1), pruning: make(chan struct{}, 1), destroying: make(chan struct{}, 1), away: map[string]bool{},
-		images: map[string]*image{}, complete: map[string]bool{}, children: map[string][]string{},
+		images: map[string]*image{}, complete: map[string]bool{}, valid: map[string]string{}, children: map[string][]string{}, stale: map[string]bool{},
 		inFlight: map[string]*flight{}, groups: map[zfs.Dataset]bool{}, caches: map[string]*cache{}, readers: map[string]*reader{},
 	}
 	if e.clock == nil {
@@ -214,11 +219,16 @@ func (e *Engine) load(ctx context.Context, o Options, groups map[string][]string
 	// Whoever had the lock before may have made the group of results, and what
 	// it was making may be complete.
 	if _, ok := groups[e.result.String()]; ok || len(left)+len(e.away) > 0 {
-		// The environment of a base that was built is in its result.
-		var ids []string
-		for name := range e.images {
-			ids = append(ids, spec.BaseID(name))
+		// The environment of a base that was built is in its result, unless the
+		// image was rebuilt since.
+		var bases []link
+		for _, name := range slices.Sorted(maps.Keys(e.images)) {
+			bases = append(bases, link{id: spec.BaseID(name), image: name})
 		}
+		if _, err := e.verify(ctx, bases); err != nil {
+			return err
+		}
+		var ids []string
 		for _, m := range left {
 			ids = append(ids, m.name)
 		}
@@ -297,6 +307,9 @@ func (e *Engine) openGroups(ctx context.Context, o Options) (found map[string][]
 		if id, ok := e.awayID(row.Name); ok {
 			e.away[id] = true
 		}
+		if name, ok := e.staleName(row.Name); ok {
+			e.stale[name] = true
+		}
 	}
 	root, ok := found[e.root.String()]
 	if !ok || len(root) != 2 || !strings.HasPrefix(root[0], "/") {
@@ -344,41 +357,18 @@ func (e *Engine) openGroups(ctx context.Context, o Options) (found map[string][]
 func (e *Engine) listImages(ctx context.Context) error {
 	rows, err := e.fs.List(ctx, zfs.ListOptions{
 		Roots: []zfs.Name{e.base}, Recursive: true, Types: []zfs.Type{zfs.Filesystems, zfs.Snapshots},
-		Properties: []string{"mountpoint", "mounted"},
+		Properties: lookProperties,
 	})
 	if err != nil {
 		return err
 	}
-	e.images = map[string]*image{}
-	for _, row := range rows {
-		rest, ok := strings.CutPrefix(row.Name, e.base.String()+"/")
-		if !ok {
-			continue
-		}
-		name, child, _ := strings.Cut(rest, "/")
-		if strings.Contains(name, "@") {
-			continue
-		}
-		im := e.images[name]
-		if im == nil {
-			im = &image{prepared: map[string]bool{}}
-			e.images[name] = im
-		}
-		child, tag, isSnapshot := strings.Cut(child, "@")
-		switch {
-		case isSnapshot && tag == Snap:
-			im.prepared[child] = true
-		case isSnapshot:
-		case child == "":
-			im.mountpoint = row.Values[0]
-			im.mounted.Store(row.Values[1] == "yes")
-		case !strings.Contains(child, "/"):
-			im.children = append(im.children, child)
-		}
-	}
-	for _, im := range e.images {
-		sortChildren(im.children)
-	}
+	seen := newLook()
+	seen.add(rows)
+	images := e.imagesIn(seen)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.images = images
+	e.imagesSeen.Store(e.clock.Now().UnixNano())
 	return nil
 }
 
@@ -496,7 +486,25 @@ func (e *Engine) setComplete(id string, complete bool) {
 		e.complete[id] = true
 	} else {
 		delete(e.complete, id)
+		delete(e.valid, id)
 	}
+}
+
+// usable asks whether a result is complete and may be used, with one command
+// when snapshots are mounted and nothing is unusual, and none otherwise.
+func (e *Engine) usable(ctx context.Context, l link) (bool, error) {
+	if e.mode == ListSnapshots {
+		return e.isValid(l.id), nil
+	}
+	complete, err := e.ask(ctx, l.id)
+	if err != nil || !complete || e.isValid(l.id) {
+		return complete, err
+	}
+	v, err := e.verify(ctx, []link{l})
+	if err != nil {
+		return false, err
+	}
+	return e.isValid(l.id) || v.valid[l.id], nil
 }
 
 // ask asks whether the result id is complete, with one command when snapshots

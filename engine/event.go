@@ -9,6 +9,7 @@ type EventKind string
 const (
 	EventHeading EventKind = "heading" // an operation begins; Text is how it is written
 	EventWaiting EventKind = "waiting" // it waits for something; Text says for what
+	EventStale   EventKind = "stale"   // its stored result is not used; Text says why
 	EventOutput  EventKind = "output"  // what the step printed, in pieces of any length
 	EventCached  EventKind = "cached"  // the result was there already
 	EventSaved   EventKind = "saved"   // the result is complete and stored

@@ -9,7 +9,9 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
+	"obuilder.org/obuilder/index"
 	"obuilder.org/obuilder/sandbox"
 	"obuilder.org/obuilder/source"
 	"obuilder.org/obuilder/spec"
@@ -70,11 +72,12 @@ type copyOperation struct {
 
 // compile checks all of a job that can be checked before anything is built:
 // base images, secrets, what the sandbox can do, and every source of a copy.
-func (e *Engine) compile(ctx context.Context, j *Job) (*stage, error) {
+// The results to avoid are as if they were not there.
+func (e *Engine) compile(ctx context.Context, j *Job, avoid map[string]bool) (*stage, error) {
 	if err := j.Spec.Validate(); err != nil {
 		return nil, err
 	}
-	return e.compileStage(ctx, j, j.Spec, nil, map[string]*stage{})
+	return e.compileStage(ctx, j, j.Spec, nil, map[string]*stage{}, avoid)
 }
 
 // identify finds the ids of a stage's results that can be known before
@@ -111,10 +114,10 @@ func (st *stage) ids(to []string) []string {
 	return to
 }
 
-func (e *Engine) compileStage(ctx context.Context, j *Job, s *spec.Spec, builds []string, scope map[string]*stage) (*stage, error) {
+func (e *Engine) compileStage(ctx context.Context, j *Job, s *spec.Spec, builds []string, scope map[string]*stage, avoid map[string]bool) (*stage, error) {
 	st := &stage{builds: builds, from: s.From, pos: s.FromPos, id: spec.BaseID(s.From)}
 	for _, b := range s.Builds {
-		nested, err := e.compileStage(ctx, j, b.Spec, append(slices.Clip(builds), b.Name), scope)
+		nested, err := e.compileStage(ctx, j, b.Spec, append(slices.Clip(builds), b.Name), scope, avoid)
 		if err != nil {
 			return nil, err
 		}
@@ -123,7 +126,7 @@ func (e *Engine) compileStage(ctx context.Context, j *Job, s *spec.Spec, builds 
 		scope = maps.Clone(scope)
 		scope[b.Name] = nested
 	}
-	base, err := e.baseEnv(ctx, st)
+	base, err := e.baseEnv(ctx, st, avoid)
 	if err != nil {
 		return nil, located(s.FromPos, err)
 	}
@@ -180,17 +183,21 @@ func located(pos spec.Pos, err error) error {
 const maxEnv = 1 << 20
 
 // baseEnv finds the base of a stage and the environment that it begins with:
-// that of its result, or of the base image when there is no result yet.
-func (e *Engine) baseEnv(ctx context.Context, st *stage) ([]spec.EnvVar, error) {
-	if !e.isComplete(st.id) && e.hasNoImage(st.from) {
-		// It may be in the store all the same.
-		if err := e.locate(ctx, []string{st.id}); err != nil {
+// that of its result, or of the base image when there is no result to be used.
+func (e *Engine) baseEnv(ctx context.Context, st *stage, avoid map[string]bool) ([]spec.EnvVar, error) {
+	if e.knowsNoImage(st.from) {
+		// It may have been made since.
+		if err := e.listImages(ctx); err != nil && !zfs.IsKind(err, zfs.NotFound) {
 			return nil, err
 		}
+		if e.knowsNoImage(st.from) && !e.isValid(st.id) {
+			if _, err := e.verify(ctx, []link{{id: st.id, image: st.from}}); err != nil {
+				return nil, err
+			}
+		}
 	}
-	var err error
 	file := ""
-	if e.isComplete(st.id) {
+	if e.isValid(st.id) && !avoid[st.id] {
 		if err := e.ensureMounted(ctx, st.id); err != nil {
 			return nil, err
 		}
@@ -210,9 +217,7 @@ func (e *Engine) baseEnv(ctx context.Context, st *stage) ([]spec.EnvVar, error) 
 			file = im.mountpoint + "/env"
 		}
 	}
-	if st.children, err = e.childrenOf(ctx, st.from, st.id); err != nil {
-		return nil, err
-	}
+	st.children = e.childrenOf(st.from, st.id)
 	st.env = []byte(spec.FormatEnv(nil))
 	if file == "" {
 		return nil, nil
@@ -321,22 +326,89 @@ func (e *Engine) copyConfig(workdir, dst string) (sandbox.Config, string, error)
 	}, rel, nil
 }
 
-// begin compiles a job and holds all results that it is known to need, there
-// or not.
-func (e *Engine) begin(ctx context.Context, j *Job) (*share, *stage, error) {
+// A begunJob is compiled and holds all results that it is known to need, there
+// or not, of which it knows which may be used.
+type begunJob struct {
+	*stage
+	held *share
+	*verdict
+}
+
+// looks bounds how often a job is begun anew because its base images change.
+const looks = 5
+
+// begin begins a job. When a base image is not what it was, it begins anew; the
+// result of an image that was rebuilt is avoided, or, if replace says so, taken
+// away for the new one.
+func (e *Engine) begin(ctx context.Context, j *Job, replace bool) (*begunJob, error) {
+	replaced, avoid := map[string]string{}, map[string]bool{}
+	for range looks {
+		b, err := e.tryBegin(ctx, j, avoid, !replace)
+		if err != nil {
+			return nil, err
+		}
+		var bases []link
+		for _, l := range b.links(nil) {
+			if l.base == "" && b.stale[l.id] != "" && !avoid[l.id] && !b.changed {
+				bases = append(bases, l)
+			}
+		}
+		if !b.changed && len(bases) == 0 {
+			maps.Copy(b.stale, replaced)
+			return b, nil
+		}
+		b.held.release()
+		for _, l := range bases {
+			if !replace {
+				avoid[l.id] = true
+				continue
+			}
+			why, err := e.replaceBase(ctx, l, func(text string) {
+				j.emit(Event{Kind: EventWaiting, Op: "from", ID: l.id, Text: text})
+			})
+			if err != nil {
+				return nil, err
+			}
+			if why != "" {
+				replaced[l.id] = why
+			}
+		}
+	}
+	return nil, &StoreError{Reason: "the base images change all the time", Advice: "build again when they are ready"}
+}
+
+func (e *Engine) tryBegin(ctx context.Context, j *Job, avoid map[string]bool, look bool) (*begunJob, error) {
 	held, err := e.use.share(ctx, baseIDs(j.Spec, nil)...)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	st, err := e.compile(ctx, j)
-	if err == nil {
-		err = held.add(ctx, st.ids(nil)...)
+	b := &begunJob{held: held, verdict: newVerdict()}
+	if b.stage, err = e.compile(ctx, j, avoid); err == nil {
+		err = held.add(ctx, b.ids(nil)...)
+	}
+	if err == nil && (e.mustLook(b.stage) || look) {
+		b.verdict, err = e.verify(ctx, b.links(nil))
 	}
 	if err != nil {
 		held.release()
-		return nil, nil, err
+		return nil, err
 	}
-	return held, st, nil
+	return b, nil
+}
+
+// recently is how long ago images may have been listed, when the store was
+// opened, for the first job not to look again.
+const recently = 10 * time.Second
+
+// mustLook reports whether a job has to look at the store before it begins.
+// Where snapshots are mounted, each step asks for its own, and what comes from
+// before a base that is built now is found by that.
+func (e *Engine) mustLook(st *stage) bool {
+	seen := time.Unix(0, e.imagesSeen.Swap(0))
+	if e.mode == ListSnapshots || e.clock.Now().Sub(seen) > recently {
+		return true
+	}
+	return slices.ContainsFunc(st.links(nil), func(l link) bool { return l.base == "" && e.isComplete(l.id) })
 }
 
 // baseIDs adds the ids of the bases of a spec and of the builds in it.
@@ -357,22 +429,18 @@ func (e *Engine) Build(ctx context.Context, j Job) (id string, err error) {
 			err = fmt.Errorf("%w: %w", cause, err)
 		}
 	}()
-	held, st, err := e.begin(ctx, &j)
+	begun, err := e.begin(ctx, &j, true)
 	if err != nil {
 		return "", err
 	}
-	defer held.release()
-	if e.mode == ListSnapshots {
-		if err := e.locate(ctx, st.ids(nil)); err != nil {
-			return "", err
-		}
-	}
-	b := &build{engine: e, job: &j, held: held, results: map[*stage]string{}, used: map[string]bool{}}
-	id, err = b.stage(ctx, st)
+	defer e.sweepAfter(ctx)
+	defer begun.held.release()
+	b := &build{engine: e, job: &j, held: begun.held, stale: begun.stale, results: map[*stage]string{}, used: map[string][]string{}}
+	id, err = b.stage(ctx, begun.stage)
 	if len(b.used) > 0 {
 		cctx, cancel := cleanup(ctx)
 		defer cancel()
-		if usedErr := e.index.SetUsed(cctx, e.clock.Now(), slices.Sorted(maps.Keys(b.used))...); usedErr != nil && err == nil {
+		if usedErr := b.noteUsed(cctx); usedErr != nil && err == nil {
 			err = &StoreError{Reason: "cannot write the index", Err: usedErr}
 		}
 	}
@@ -383,9 +451,28 @@ func (e *Engine) Build(ctx context.Context, j Job) (id string, err error) {
 type build struct {
 	engine  *Engine
 	job     *Job
-	held    *share // all results that it is known to need
+	held    *share            // all results that it is known to need
+	stale   map[string]string // why results that are there are not used
 	results map[*stage]string
-	used    map[string]bool // ids of cached results that it used
+	used    map[string][]string // cached results that it used, with what each is built on, the base first
+}
+
+// noteUsed notes in the index that cached results were used. Those that it does
+// not have are added: another implementation, or a crash, may have left them in
+// the store only.
+func (b *build) noteUsed(ctx context.Context) error {
+	ix := b.engine.index
+	used := slices.Sorted(maps.Keys(b.used))
+	for _, id := range used {
+		_, err := ix.Get(ctx, id)
+		if errors.Is(err, index.ErrNotFound) {
+			err = b.engine.addToIndex(ctx, b.used[id], id)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return ix.SetUsed(ctx, b.engine.clock.Now(), used...)
 }
 
 func (b *build) stage(ctx context.Context, st *stage) (string, error) {
@@ -444,7 +531,7 @@ func opName(op spec.Op) string {
 
 func (b *build) base(ctx context.Context, st *stage) (string, error) {
 	ev := Event{Build: st.builds, Op: "from", ID: st.id}
-	return b.step(ctx, st.pos, ev, spec.FromHeading(st.from), lead{do: func(ctx context.Context, f *flight) error {
+	return b.step(ctx, st.pos, ev, spec.FromHeading(st.from), nil, lead{do: func(ctx context.Context, f *flight) error {
 		return b.engine.makeBase(ctx, f, st)
 	}})
 }
@@ -454,12 +541,12 @@ func (b *build) run(ctx context.Context, st *stage, o *operation, lineage []stri
 	id := o.id
 	if id == "" {
 		id = o.runInput(base).ID()
-		if err := b.need(ctx, id); err != nil {
+		if err := b.need(ctx, link{id: id, base: base, children: st.children}); err != nil {
 			return "", err
 		}
 	}
 	ev := Event{Build: st.builds, Op: "run", ID: id, Base: base}
-	return b.step(ctx, o.op.Position(), ev, o.heading, lead{do: func(ctx context.Context, f *flight) error {
+	return b.step(ctx, o.op.Position(), ev, o.heading, lineage, lead{do: func(ctx context.Context, f *flight) error {
 		return b.engine.makeStep(ctx, f, lineage, st.children, command{cfg: o.cfg})
 	}})
 }
@@ -479,7 +566,7 @@ func (b *build) copy(ctx context.Context, st *stage, o *operation, lineage []str
 	}
 	if id == "" {
 		id = o.copyInput(base, manifest).ID()
-		if err := b.need(ctx, id); err != nil {
+		if err := b.need(ctx, link{id: id, base: base, children: st.children}); err != nil {
 			return "", err
 		}
 	}
@@ -487,18 +574,22 @@ func (b *build) copy(ctx context.Context, st *stage, o *operation, lineage []str
 	c := command{cfg: o.cfg, stdin: func(ctx context.Context, w io.Writer) error {
 		return manifest.WriteTar(ctx, w, source.TarOptions{Dst: o.copy.tarDst, User: source.User(o.context.User)})
 	}}
-	return b.step(ctx, o.op.Position(), ev, o.heading, lead{own: true, do: func(ctx context.Context, f *flight) error {
+	return b.step(ctx, o.op.Position(), ev, o.heading, lineage, lead{own: true, do: func(ctx context.Context, f *flight) error {
 		return b.engine.makeStep(ctx, f, lineage, st.children, c)
 	}})
 }
 
 // need holds a result whose id was not known when the job began, and asks
 // whether it is there, where that is not asked of each result as it is needed.
-func (b *build) need(ctx context.Context, id string) error {
-	if err := b.held.add(ctx, id); err != nil || b.engine.mode != ListSnapshots {
+func (b *build) need(ctx context.Context, l link) error {
+	if err := b.held.add(ctx, l.id); err != nil || b.engine.mode != ListSnapshots {
 		return err
 	}
-	return b.engine.locate(ctx, []string{id})
+	v, err := b.engine.verify(ctx, []link{l})
+	if err == nil {
+		maps.Copy(b.stale, v.stale)
+	}
+	return err
 }
 
 func (o *operation) runInput(base string) spec.RunInput {
@@ -525,8 +616,9 @@ func (e *Engine) nestedManifest(ctx context.Context, tree source.Tree, op spec.C
 	return source.Scan(ctx, tree, srcs, source.Options{Exclude: op.Exclude})
 }
 
-// step gets one result, from the store or by having l make it.
-func (b *build) step(ctx context.Context, pos spec.Pos, ev Event, heading string, l lead) (string, error) {
+// step gets one result, which is built on the last of lineage, from the store
+// or by having l make it.
+func (b *build) step(ctx context.Context, pos spec.Pos, ev Event, heading string, lineage []string, l lead) (string, error) {
 	e := b.engine
 	say := func(kind EventKind, text string) {
 		ev := ev
@@ -534,13 +626,16 @@ func (b *build) step(ctx context.Context, pos spec.Pos, ev Event, heading string
 		b.job.emit(ev)
 	}
 	say(EventHeading, heading)
+	if why := b.stale[ev.ID]; why != "" && !e.isValid(ev.ID) {
+		say(EventStale, "the stored result is stale: "+why)
+	}
 	output := func(p []byte) {
 		ev := ev
 		ev.Kind, ev.Data = EventOutput, p
 		b.job.emit(ev)
 	}
-	if e.mode == ListSnapshots && e.isComplete(ev.ID) {
-		b.used[ev.ID] = true
+	if e.mode == ListSnapshots && e.isValid(ev.ID) {
+		b.used[ev.ID] = lineage
 		say(EventCached, "")
 		return ev.ID, e.replay(ctx, ev.ID, output)
 	}
@@ -569,7 +664,7 @@ func (b *build) step(ctx context.Context, pos spec.Pos, ev Event, heading string
 	}
 	ev.Took = f.took
 	if f.cached {
-		b.used[ev.ID] = true
+		b.used[ev.ID] = lineage
 		if !announced {
 			say(EventCached, "")
 		}

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"maps"
 
 	"obuilder.org/obuilder/spec"
 )
@@ -25,21 +26,19 @@ type PlannedStep struct {
 // nothing; a nested build's home that is copied from is mounted for reading
 // where its result is complete.
 func (e *Engine) Plan(ctx context.Context, j Job, emit func(PlannedStep)) error {
-	held, st, err := e.begin(ctx, &j)
+	b, err := e.begin(ctx, &j, false)
 	if err != nil {
 		return err
 	}
-	defer held.release()
-	if err := e.locate(ctx, st.ids(nil)); err != nil {
-		return err
-	}
-	p := &planner{engine: e, held: held, emit: emit, results: map[*stage]PlannedStep{}}
-	return p.stage(ctx, st)
+	defer b.held.release()
+	p := &planner{engine: e, held: b.held, valid: b.valid, emit: emit, results: map[*stage]PlannedStep{}}
+	return p.stage(ctx, b.stage)
 }
 
 type planner struct {
 	engine  *Engine
 	held    *share
+	valid   map[string]bool // results that are there and may be used
 	emit    func(PlannedStep)
 	results map[*stage]PlannedStep // the last step of each stage
 }
@@ -51,7 +50,7 @@ func (p *planner) stage(ctx context.Context, st *stage) error {
 		}
 	}
 	last := PlannedStep{Op: "from", Heading: spec.FromHeading(st.from), Build: st.builds, Input: st.from, ID: st.id,
-		Cached: p.engine.isComplete(st.id)}
+		Cached: p.valid[st.id]}
 	p.emit(last)
 	for _, o := range st.ops {
 		if o.run == nil && o.copy == nil {
@@ -59,7 +58,7 @@ func (p *planner) stage(ctx context.Context, st *stage) error {
 		}
 		next := PlannedStep{Op: opName(o.op), Heading: o.heading, Build: st.builds, Base: last.ID, Unknown: last.Unknown}
 		if next.Unknown == "" {
-			if err := p.identify(ctx, o, &next); err != nil {
+			if err := p.identify(ctx, st, o, &next); err != nil {
 				return err
 			}
 		}
@@ -71,7 +70,7 @@ func (p *planner) stage(ctx context.Context, st *stage) error {
 }
 
 // identify finds the id of a step whose base is known.
-func (p *planner) identify(ctx context.Context, o *operation, s *PlannedStep) error {
+func (p *planner) identify(ctx context.Context, st *stage, o *operation, s *PlannedStep) error {
 	switch {
 	case o.run != nil:
 		input := o.runInput(s.Base)
@@ -100,10 +99,14 @@ func (p *planner) identify(ctx context.Context, o *operation, s *PlannedStep) er
 		if err := p.held.add(ctx, s.ID); err != nil {
 			return err
 		}
-		if err := p.engine.locate(ctx, []string{s.ID}); err != nil {
-			return err
+		if p.valid[s.Base] {
+			v, err := p.engine.verify(ctx, []link{{id: s.ID, base: s.Base, children: st.children}})
+			if err != nil {
+				return err
+			}
+			maps.Copy(p.valid, v.valid)
 		}
 	}
-	s.Cached = p.engine.isComplete(s.ID)
+	s.Cached = p.valid[s.ID]
 	return nil
 }

@@ -204,6 +204,7 @@ func (e *Engine) Ancestors(ctx context.Context, id string) ([]string, error) {
 // deleted of each. It waits for builds that use one of them to end, and builds
 // that begin meanwhile and need one of them wait for it.
 func (e *Engine) Delete(ctx context.Context, id string, deleted func(id string)) error {
+	e.sweepAll(ctx)
 	release, err := e.use.claim(ctx, id)
 	if err != nil {
 		return err
@@ -303,16 +304,13 @@ func (e *Engine) destroyResult(ctx context.Context, id string) error {
 	if err := e.destroy(ctx, ds, false); err != nil {
 		return err
 	}
-	err = e.index.Delete(ctx, id)
-	if errors.Is(err, index.ErrNotFound) {
-		return nil
-	}
-	return err
+	return e.forget(ctx, id)
 }
 
 // Clean destroys every result, those without descendants first; base images and
 // caches stay. It waits for running builds to end.
 func (e *Engine) Clean(ctx context.Context, deleted func(id string)) error {
+	e.sweepAll(ctx)
 	release, err := e.use.own(ctx)
 	if err != nil {
 		return err

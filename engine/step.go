@@ -28,7 +28,8 @@ func cleanup(ctx context.Context) (context.Context, context.CancelFunc) {
 // makeStep makes the result of a step that is built on the last of lineage:
 // the results from the base on.
 func (e *Engine) makeStep(ctx context.Context, f *flight, lineage, children []string, c command) error {
-	complete, err := e.ask(ctx, f.id)
+	base := lineage[len(lineage)-1]
+	complete, err := e.usable(ctx, link{id: f.id, base: base, children: children})
 	if err != nil {
 		return err
 	}
@@ -49,7 +50,7 @@ func (e *Engine) makeStep(ctx context.Context, f *flight, lineage, children []st
 	if err != nil {
 		return err
 	}
-	err = e.cloneResult(ctx, lineage[len(lineage)-1], f.id, children)
+	err = e.cloneResult(ctx, base, f.id, children)
 	if err == nil {
 		err = e.openLog(f)
 	}
@@ -79,13 +80,13 @@ func (e *Engine) prepareSandbox(ctx context.Context) error {
 	return nil
 }
 
-// cloneResult clones the dataset of base and its children. A leftover of the
-// same name is no result, or the step would not be built: it goes.
+// cloneResult clones the dataset of base and its children. What has the same
+// name is not to be used, or the step would not be built: it goes.
 func (e *Engine) cloneResult(ctx context.Context, base, id string, children []string) error {
 	src, dst := e.dataset(base), e.dataset(id)
 	err := e.fs.Clone(ctx, src.MustSnapshot(Snap), dst)
 	if zfs.IsKind(err, zfs.Exists) {
-		if err = e.destroyLeftover(ctx, dst); err == nil {
+		if err = e.clearPlace(ctx, id); err == nil {
 			err = e.fs.Clone(ctx, src.MustSnapshot(Snap), dst)
 		}
 	}
@@ -321,7 +322,11 @@ func (e *Engine) commit(ctx context.Context, id string, lineage []string) error 
 		}
 		return err
 	}
-	e.setComplete(id, true)
+	parent := ""
+	if len(lineage) > 0 {
+		parent = lineage[len(lineage)-1]
+	}
+	e.setValid(id, parent)
 	if err := e.addToIndex(cctx, lineage, id); err != nil {
 		return &storedError{err}
 	}
@@ -389,7 +394,7 @@ func (e *Engine) discard(ctx context.Context, f *flight, reason error, unmark fu
 
 // makeBase makes the result of the base of a stage.
 func (e *Engine) makeBase(ctx context.Context, f *flight, st *stage) error {
-	if e.isComplete(f.id) {
+	if e.isValid(f.id) {
 		complete, err := e.ask(ctx, f.id)
 		if err != nil || complete {
 			f.cached = complete
@@ -404,7 +409,7 @@ func (e *Engine) makeBase(ctx context.Context, f *flight, st *stage) error {
 	if err != nil {
 		return err
 	}
-	made, err := e.createBase(ctx, f)
+	made, err := e.createBase(ctx, f, link{id: f.id, image: st.from})
 	if !made {
 		return errors.Join(err, unmark())
 	}
@@ -437,7 +442,7 @@ func (e *Engine) makeBase(ctx context.Context, f *flight, st *stage) error {
 // now that is not complete. Where snapshots are mounted it asks, as the
 // sequence has it, whether the result is there all the same: another
 // implementation may have made it since the listing.
-func (e *Engine) createBase(ctx context.Context, f *flight) (made bool, err error) {
+func (e *Engine) createBase(ctx context.Context, f *flight, l link) (made bool, err error) {
 	ds := e.dataset(f.id)
 	err = e.fs.Create(ctx, ds, zfs.CreateOptions{})
 	existed := zfs.IsKind(err, zfs.Exists)
@@ -445,7 +450,7 @@ func (e *Engine) createBase(ctx context.Context, f *flight) (made bool, err erro
 		return true, err
 	}
 	if e.mode == MountSnapshots {
-		complete, err := e.ask(ctx, f.id)
+		complete, err := e.usable(ctx, l)
 		if complete {
 			f.cached = true
 			return false, nil
@@ -457,7 +462,7 @@ func (e *Engine) createBase(ctx context.Context, f *flight) (made bool, err erro
 	if !existed {
 		return true, nil
 	}
-	if err := e.destroyLeftover(ctx, ds); err != nil {
+	if err := e.clearPlace(ctx, f.id); err != nil {
 		return true, err
 	}
 	return true, e.fs.Create(ctx, ds, zfs.CreateOptions{})
@@ -499,38 +504,19 @@ func (e *Engine) image(name string) (*image, error) {
 	return im, nil
 }
 
-func (e *Engine) hasNoImage(name string) bool {
+func (e *Engine) knowsNoImage(name string) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.images[name] == nil
 }
 
-// childrenOf gives the children that a result has which is built on the base
-// image name: those of the image, or, when the image is gone, of its result.
-func (e *Engine) childrenOf(ctx context.Context, name, id string) ([]string, error) {
+// childrenOf gives the children of a base image, or, where there is no image,
+// of its result: all results have them that are built on it.
+func (e *Engine) childrenOf(name, id string) []string {
 	e.mu.Lock()
-	im, children, known := e.images[name], e.children[id], e.children[id] != nil
-	e.mu.Unlock()
-	if im != nil {
-		return im.children, nil
+	defer e.mu.Unlock()
+	if im := e.images[name]; im != nil {
+		return im.children
 	}
-	if known {
-		return children, nil
-	}
-	ds := e.dataset(id)
-	rows, err := e.fs.List(ctx, zfs.ListOptions{Roots: []zfs.Name{ds}, Recursive: true, Depth: 1})
-	if err != nil {
-		return nil, err
-	}
-	children = []string{}
-	for _, row := range rows {
-		if d, err := zfs.ParseDataset(row.Name); err == nil && d != ds {
-			children = append(children, d.Base())
-		}
-	}
-	sortChildren(children)
-	e.mu.Lock()
-	e.children[id] = children
-	e.mu.Unlock()
-	return children, nil
+	return e.children[id]
 }
