@@ -83,9 +83,10 @@ func (w *world) leftovers() []string {
 
 // unmarked are those of the leftovers that the next process would not end the
 // deletion of: a job destroys what is stale after it is done, and is not worth
-// less when that fails.
+// less when that fails. A marker of what is complete says nothing.
 func (w *world) unmarked() []string {
-	left := w.leftovers()
+	fresh := w.fresh()
+	left := slices.DeleteFunc(w.leftovers(), func(line string) bool { return fresh[strings.TrimPrefix(line, "marker step-")] })
 	return slices.DeleteFunc(slices.Clone(left), func(line string) bool {
 		return strings.HasPrefix(line, "marker delete-") || slices.ContainsFunc(left, func(mark string) bool {
 			id, ok := strings.CutPrefix(mark, "marker delete-")
