@@ -280,12 +280,6 @@ func (m *Machine) CanInherit(property string, received bool) error {
 	return nil
 }
 
-// Models reports whether a property of ZFS, or of users, is modelled.
-func Models(property string) bool {
-	_, ok := propIDs[property]
-	return ok || strings.Contains(property, ":")
-}
-
 // UserProperties gives the properties of users that a dataset or a snapshot
 // has: its own, and then those that it inherits, the nearest first, by name.
 func (m *Machine) UserProperties(ctx context.Context, target zfs.Name) ([]zfs.Value, error) {
