@@ -355,7 +355,6 @@ func (e *Engine) pruneBatch(ctx context.Context, batch []Prunable, kept map[stri
 	var errs []error
 	for _, r := range batch {
 		if ctx.Err() != nil {
-			errs = append(errs, context.Cause(ctx))
 			break
 		}
 		moved, err := false, error(nil)
@@ -378,6 +377,9 @@ func (e *Engine) pruneBatch(ctx context.Context, batch []Prunable, kept map[stri
 	}
 	gone := 0
 	for _, r := range away {
+		if ctx.Err() != nil {
+			break
+		}
 		if err := e.destroyAway(ctx, r.ID); err != nil {
 			errs = append(errs, err)
 			continue
@@ -395,8 +397,11 @@ func (e *Engine) pruneBatch(ctx context.Context, batch []Prunable, kept map[stri
 	if err := e.forgetAll(cctx, rows); err != nil {
 		return skipped, err
 	}
+	if ctx.Err() != nil {
+		return skipped, context.Cause(ctx)
+	}
 	if err := errors.Join(errs...); err != nil {
-		if gone == 0 || ctx.Err() != nil {
+		if gone == 0 {
 			return skipped, err
 		}
 		e.log.Warn("some results could not be pruned", "err", err)

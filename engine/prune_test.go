@@ -7,7 +7,9 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -247,4 +249,206 @@ func TestPruneDuringBuilds(t *testing.T) {
 			t.Errorf("left behind: %q", left)
 		}
 	}
+}
+
+// What is used after it was chosen stays, with all that it was built on, and
+// the prune looks again for others.
+func TestPruneUsedMeanwhile(t *testing.T) {
+	const one, two, three = `((from busybox) (run (shell a)) (run (shell b)))`, `((from busybox) (run (shell a)) (run (shell c)))`,
+		`((from busybox) (run (shell a)) (run (shell b)) (run (shell d)))`
+	for _, mode := range modes {
+		for name, use := range map[string]func(*world, *engine.Engine){
+			"built":    func(w *world, e *engine.Engine) { w.lineageOf(e, one) },
+			"built on": func(w *world, e *engine.Engine) { w.lineageOf(e, three) },
+		} {
+			w := freshWorld(t, mode)
+			surveys := 0
+			var e *engine.Engine
+			used := false
+			e = w.open(interceptor(func(_ context.Context, argv []string, run func() error) error {
+				if slices.Contains(argv, "name,used,available,origin,creation") {
+					surveys++
+				}
+				if argv[1] == "rename" && !used {
+					used = true
+					use(w, e)
+				}
+				return run()
+			}))
+			w.lineageOf(e, `((from busybox) (run (shell idle)))`)
+			first, second := w.lineageOf(e, one), w.lineageOf(e, two)
+			report, err := e.Prune(t.Context(), engine.PrunePolicy{KeepResults: 1, Limit: 2}, nil)
+			w.must(err)
+			if report.Skipped != 1 || report.Results != 2 || surveys != 2 {
+				t.Errorf("%d, %s: %+v, %d surveys", mode, name, report, surveys)
+			}
+			stored := w.stored()
+			if stored[first[2]] == "" || stored[second[2]] != "" {
+				t.Errorf("%d, %s: stored %v", mode, name, stored)
+			}
+			rows, err := w.index.All(t.Context())
+			w.must(err)
+			if len(rows) != len(stored) {
+				t.Errorf("%d, %s: %d rows for %d results", mode, name, len(rows), len(stored))
+			}
+			w.lineageOf(e, three)
+			w.lineageOf(e, two)
+			w.must(e.Close())
+			if left := w.leftovers(); len(left) > 0 {
+				t.Errorf("%d, %s: left behind: %q", mode, name, left)
+			}
+		}
+	}
+}
+
+// A command that fails and has done its work all the same, or that fails every
+// time, loses nothing; a prune that could destroy nothing says why, and what it
+// has moved away goes later.
+func TestPruneFailures(t *testing.T) {
+	const one, two = `((from busybox) (run (shell a)) (run (shell b)))`, `((from busybox) (run (shell c)))`
+	busy := &zfs.Error{Kind: zfs.Busy, Status: 1, Stderr: "dataset is busy"}
+	timeout := &zfs.Error{Kind: zfs.Timeout, Status: -1, Err: context.DeadlineExceeded}
+	for _, test := range []struct {
+		name    string
+		verb    string
+		effect  bool // it does its work all the same
+		fail    *zfs.Error
+		pruned  int
+		left    int // results
+		away    int // results that are moved away and not destroyed
+		reason  zfs.Kind
+		nothing bool // an error is given
+	}{
+		{"rename times out and was done", "rename", true, timeout, 4, 0, 0, 0, false},
+		{"rename times out", "rename", false, timeout, 0, 4, 0, zfs.Timeout, true},
+		{"rename is busy", "rename", false, busy, 0, 4, 0, zfs.Busy, true},
+		{"destroy times out and was done", "destroy", true, timeout, 4, 0, 0, 0, false},
+		{"destroy is busy", "destroy", false, busy, 0, 0, 4, zfs.Busy, true},
+	} {
+		for _, mode := range modes {
+			w := freshWorld(t, mode)
+			on := true
+			e := w.open(interceptor(func(_ context.Context, argv []string, run func() error) error {
+				if !on || argv[1] != test.verb {
+					return run()
+				}
+				if test.effect {
+					if err := run(); err != nil {
+						return err
+					}
+				}
+				return test.fail
+			}))
+			w.lineageOf(e, one)
+			w.lineageOf(e, two)
+			report, err := e.Prune(t.Context(), everything, nil)
+			if report.Results != test.pruned || (err != nil) != test.nothing || err != nil && !zfs.IsKind(err, test.reason) {
+				t.Errorf("%s: %+v, %v", test.name, report, err)
+			}
+			away := slices.DeleteFunc(w.leftovers(), func(s string) bool { return strings.Contains(s, "/") || strings.Contains(s, "@") })
+			if n := len(w.stored()); n != test.left || len(away) != test.away {
+				t.Errorf("%s: %d results are left, moved away %q", test.name, n, away)
+			}
+			// The ids are free at once.
+			on = false
+			w.lineageOf(e, one)
+			on = true
+			if test.away > 0 {
+				if _, err := e.Prune(t.Context(), everything, nil); !zfs.IsKind(err, zfs.Busy) {
+					t.Logf("%s, again: %v", test.name, err)
+				}
+			}
+			on = false
+			report, err = e.Prune(t.Context(), everything, nil)
+			w.must(err)
+			w.must(e.Close())
+			if left := append(w.leftovers(), slices.Collect(maps.Keys(w.stored()))...); len(left) > 0 {
+				t.Errorf("%s: left behind: %q", test.name, left)
+			}
+			if n, err := w.index.Count(t.Context()); n != 0 || err != nil {
+				t.Errorf("%s: %d rows are left, %v", test.name, n, err)
+			}
+		}
+	}
+}
+
+// A prune that is cancelled ends after the command that it is at; the next one
+// goes on.
+func TestPruneCancelled(t *testing.T) {
+	const results = 40
+	for n := range 30 {
+		w := freshWorld(t, engine.ListSnapshots)
+		ctx, cancel := context.WithCancelCause(t.Context())
+		cause := errors.New("enough")
+		seen, after := 0, 0
+		e := w.open(interceptor(func(_ context.Context, argv []string, run func() error) error {
+			if argv[1] == "rename" || argv[1] == "destroy" {
+				if ctx.Err() != nil {
+					after++
+				}
+				if seen++; seen == n+1 {
+					cancel(cause)
+				}
+			}
+			return run()
+		}))
+		for i := range results {
+			w.lineageOf(e, fmt.Sprintf(`((from busybox) (run (shell "%d")))`, i))
+		}
+		report, err := e.Prune(ctx, engine.PrunePolicy{KeepResults: 1}, nil)
+		if !errors.Is(err, cause) || after > 1 {
+			t.Errorf("cancelled at command %d: %v, %d commands after that", n, err, after)
+		}
+		stored := len(w.stored())
+		if done := results + 1 - stored; done < report.Results || done > report.Results+16 {
+			t.Errorf("cancelled at command %d: %+v, %d results are gone", n, report, done)
+		}
+		if n%2 == 0 {
+			w.must(e.Close())
+			e = w.open()
+			if left := w.leftovers(); len(left) > 0 {
+				t.Errorf("cancelled at command %d: left behind: %q", n, left)
+			}
+		}
+		_, err = e.Prune(t.Context(), engine.PrunePolicy{KeepResults: 1}, nil)
+		w.must(err)
+		w.must(e.Close())
+		if left := w.leftovers(); len(left) > 0 || len(w.stored()) != 1 {
+			t.Errorf("cancelled at command %d: left behind: %q, %d results", n, left, len(w.stored()))
+		}
+	}
+}
+
+// However many results there are, a prune takes two commands for each that
+// goes, and one to look; what is moved away at any time is a batch.
+func TestPruneCommands(t *testing.T) {
+	const results = 10_000
+	w := newWorld(t, engine.ListSnapshots, "busybox")
+	w.script = silent
+	commands, away, most := 0, 0, 0
+	e := w.open(interceptor(func(_ context.Context, argv []string, run func() error) error {
+		commands++
+		switch argv[1] {
+		case "rename":
+			away++
+			most = max(most, away)
+		case "destroy":
+			away--
+		}
+		return run()
+	}))
+	for made := 0; made < results; made += 100 {
+		if _, err := w.build(e, steps(100, fmt.Sprint("many ", made))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	commands = 0
+	begin := time.Now()
+	report, err := e.Prune(t.Context(), everything, nil)
+	w.must(err)
+	t.Logf("%d results pruned with %d commands in %v, at most %d moved away at once", report.Results, commands, time.Since(begin), most)
+	if report.Results != results+1 || commands != 2*report.Results+1 || most > 16 {
+		t.Errorf("%+v, %d commands, %d moved away", report, commands, most)
+	}
+	w.must(e.Close())
 }

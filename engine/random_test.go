@@ -49,6 +49,13 @@ type randomDeletion struct {
 	Start     time.Duration
 }
 
+// A randomPrune is a prune that leaves some results, at most as many as there
+// are.
+type randomPrune struct {
+	Keep, Limit int
+	Start       time.Duration
+}
+
 // printed is what a build said, by the id of each step.
 type printed struct {
 	output  map[string]string
@@ -115,8 +122,8 @@ func slowly(ctx context.Context, argv []string, run func() error) error {
 	return run()
 }
 
-// runRandom runs builds and deletions at once and gives all that was wrong.
-func runRandom(t *testing.T, tree source.Tree, builds []randomBuild, deletions []randomDeletion) (problems []string) {
+// runRandom runs builds, deletions and prunes at once and gives all that was wrong.
+func runRandom(t *testing.T, tree source.Tree, builds []randomBuild, deletions []randomDeletion, prunes []randomPrune) (problems []string) {
 	var mu sync.Mutex
 	problem := func(format string, args ...any) {
 		mu.Lock()
@@ -197,6 +204,15 @@ func runRandom(t *testing.T, tree source.Tree, builds []randomBuild, deletions [
 			}
 		})
 	}
+	for n, p := range prunes {
+		wg.Go(func() {
+			time.Sleep(p.Start)
+			policy := engine.PrunePolicy{KeepResults: p.Keep, KeepAge: time.Second, Limit: p.Limit}
+			if _, err := e.Prune(t.Context(), policy, nil); err != nil {
+				problem("prune %d: %v", n, err)
+			}
+		})
+	}
 	wg.Wait()
 
 	// Nothing is left but results, each whole, with its log, and in the index.
@@ -221,8 +237,8 @@ func runRandom(t *testing.T, tree source.Tree, builds []randomBuild, deletions [
 	return problems
 }
 
-// Builds that run at once, are cancelled at any time and share what they can
-// end as each does alone: at most one step runs at a time, everyone gets the
+// Builds that run at once, are cancelled at any time, share what they can, and
+// lose to deletions and prunes what they do not need, end as each does alone: at most one step runs at a time, everyone gets the
 // whole log, and nothing is left, not even a goroutine.
 func TestRandom(t *testing.T) {
 	dir := t.TempDir()
@@ -251,11 +267,15 @@ func TestRandom(t *testing.T) {
 		return randomDeletion{Job: rapid.IntRange(0, len(randomJobs)-1).Draw(t, "job"),
 			Step: rapid.IntRange(0, 3).Draw(t, "step"), Start: tenths("start", t, 200)}
 	})
+	prune := rapid.Custom(func(t *rapid.T) randomPrune {
+		return randomPrune{Keep: rapid.IntRange(0, 5).Draw(t, "keep"), Limit: rapid.IntRange(0, 3).Draw(t, "limit"), Start: tenths("start", t, 200)}
+	})
 	rapid.Check(t, func(rt *rapid.T) {
 		builds := rapid.SliceOfN(build, 1, 8).Draw(rt, "builds")
 		deletions := rapid.SliceOfN(deletion, 0, 3).Draw(rt, "deletions")
+		prunes := rapid.SliceOfN(prune, 0, 4).Draw(rt, "prunes")
 		var problems []string
-		synctest.Test(t, func(t *testing.T) { problems = runRandom(t, tree, builds, deletions) })
+		synctest.Test(t, func(t *testing.T) { problems = runRandom(t, tree, builds, deletions, prunes) })
 		if len(problems) > 0 {
 			slices.Sort(problems)
 			rt.Fatal(strings.Join(problems, "\n"))
