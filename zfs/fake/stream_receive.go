@@ -786,7 +786,9 @@ func (x *reception) commit(t *target, h *streamHead, base *snapshot, r *receiver
 	d.snaps = append(d.snaps, s)
 	d.frozen = m.txg
 	d.recount()
-	d.refresh()
+	if d.mnt != nil {
+		m.keepMounts(d)
+	}
 	if len(t.snapProps) > 0 {
 		m.receiveSnapProps(s, t.snapProps)
 	}
@@ -811,9 +813,6 @@ func (x *reception) swap(d *dataset, base *snapshot, r *receiver) {
 	d.contents = contents{tree: r.tree, next: r.next, refd: refd + r.grown - gone, dead: dead}
 	d.frozen = before
 	d.recount()
-	if d.mnt != nil {
-		x.m.keepMounts(d)
-	}
 }
 
 func (x *reception) setProperties(t *target, d *dataset) {

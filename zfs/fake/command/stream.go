@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/term"
+
 	"obuilder.org/obuilder/zfs"
 	"obuilder.org/obuilder/zfs/fake"
 )
@@ -75,15 +77,7 @@ func (c *call) short(args []string, long []longOption, spec string) ([]string, b
 // isTerminal reports whether a stream is a terminal.
 func isTerminal(stream any) bool {
 	f, ok := stream.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := f.Stat()
-	if err != nil || info.Mode()&os.ModeCharDevice == 0 {
-		return false
-	}
-	null, err := os.Stat(os.DevNull) // is a device as well
-	return err == nil && !os.SameFile(null, info)
+	return ok && term.IsTerminal(int(f.Fd()))
 }
 
 func (c *call) send(args []string) int {
