@@ -7,6 +7,8 @@ import (
 	"hash/crc32"
 	"io"
 	"io/fs"
+
+	"obuilder.org/obuilder/zfs"
 )
 
 // A stream is what one machine sends and another receives. It is read as it
@@ -35,7 +37,7 @@ const (
 
 	maxRecord = chunkSize + 1<<10
 	maxList   = 64 << 20 // of a package
-	maxChunks = 1 << 26  // of a file
+	maxChunks = 1 << 20  // of a file
 )
 
 const (
@@ -313,6 +315,9 @@ func (n *node) gone(shared map[*node]bool, f func(*item)) {
 }
 
 func (r *recordWriter) object(obj uint64, ino *inode, since uint64) {
+	if len(ino.data) > maxChunks && r.err == nil {
+		r.err = as(failf(zfs.Unsupported, notModelled+"sending a file of more than %d GiB", maxChunks*chunkSize>>30), []string{"zfs", "send"})
+	}
 	b := binary.AppendUvarint(r.begin(recObject), obj)
 	b = binary.AppendUvarint(b, uint64(ino.mode))
 	b = binary.AppendVarint(b, int64(ino.uid))
@@ -351,6 +356,7 @@ type receiver struct {
 	quota   bool     // which a quota says
 	first   uint64   // birth
 	current uint64   // the object whose chunks follow, 0 for none
+	chunks  uint64   // how many it has
 }
 
 var errFull = errors.New("no more room")
@@ -475,11 +481,8 @@ func (r *receiver) object(obj uint64, in *reader) bool {
 	} else if obj != rootObj {
 		r.born(objectSize)
 	}
-	for uint64(len(n.data)) < chunks {
-		n.data = append(n.data, chunk{born: r.birth})
-	}
 	r.tree = r.cow().put(r.tree, item{key: key{obj: obj}, ino: &n})
-	r.current = obj
+	r.current, r.chunks = obj, chunks
 	return true
 }
 
@@ -488,8 +491,11 @@ func (r *receiver) chunk(i uint64, data []byte) bool {
 		return false
 	}
 	ino := r.inode(r.current)
-	if i >= uint64(len(ino.data)) {
+	if i >= r.chunks {
 		return false
+	}
+	for uint64(len(ino.data)) <= i {
+		ino.data = append(ino.data, chunk{born: r.birth})
 	}
 	c := &ino.data[i]
 	r.killed(c.born, c.charge())
