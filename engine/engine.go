@@ -77,8 +77,11 @@ type Options struct {
 	// PoolWait is how long to wait for Root to appear: after a reboot of a Mac a
 	// pool is 30 to 60 s late.
 	PoolWait time.Duration
-	Clock    Clock        // SystemClock{} when nil
-	Log      *slog.Logger // discards when nil
+	// Inspect leaves what killed processes have left for [Engine.Fsck] to find.
+	// Nothing is to be built on such an engine.
+	Inspect bool
+	Clock   Clock        // SystemClock{} when nil
+	Log     *slog.Logger // discards when nil
 }
 
 // Snap is the name of the snapshot that makes a result complete, and of
@@ -109,6 +112,7 @@ type Engine struct {
 	running  chan struct{} // holds one token while a step's command runs
 	prepared bool          // the sandbox is; guarded by that token
 	flights  sync.WaitGroup
+	left     []marker // of killed processes, if they are left for Fsck
 
 	pruning    chan struct{}   // holds one token while there is a prune
 	destroying chan struct{}   // holds one token while results are being destroyed
@@ -240,6 +244,10 @@ func (e *Engine) load(ctx context.Context, o Options, groups map[string][]string
 	}
 	if err := e.openIndex(ctx, o.OpenIndex); err != nil {
 		return err
+	}
+	if o.Inspect {
+		e.left = left
+		return nil
 	}
 	err = e.recover(ctx, left)
 	if err == nil {

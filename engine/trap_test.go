@@ -296,6 +296,10 @@ func (x trapIndex) Delete(ctx context.Context, id string) error {
 	return x.trap.do(onIndex, "delete "+id, func() error { return x.Index.Delete(ctx, id) })
 }
 
+func (x trapIndex) Recount(ctx context.Context, id string) error {
+	return x.trap.do(onIndex, "recount "+id, func() error { return x.Index.Recount(ctx, id) })
+}
+
 func (x trapIndex) All(ctx context.Context) (all []index.Result, err error) {
 	err = x.trap.do(onIndex, "all", func() (err error) {
 		all, err = x.Index.All(ctx)

@@ -52,6 +52,9 @@ type Index interface {
 	// Delete removes one result, which must have no children, and uncounts it
 	// with its parent; ErrNotFound or ErrHasChildren, wrapped.
 	Delete(ctx context.Context, id string) error
+	// Recount sets the count of a result's children right, which others may have
+	// let drift; ErrNotFound, wrapped.
+	Recount(ctx context.Context, id string) error
 	// LRU lists at most limit ids without children last used before a time,
 	// oldest first, ties by id.
 	LRU(ctx context.Context, before time.Time, limit int) ([]string, error)

@@ -98,6 +98,17 @@ func TestUpstreamFile(t *testing.T) {
 	if err != nil || strings.Join(ids, " ") != "two orphan three" {
 		t.Errorf("LRU: got %q, %v", ids, err)
 	}
+	// A count that drifted can be set right.
+	if err := ix.Recount(ctx, "three"); err != nil {
+		t.Error(err)
+	}
+	if r, err := ix.Get(ctx, "three"); err != nil || r.Children != 0 {
+		t.Errorf("counted anew: %+v, %v", r, err)
+	}
+	if err := ix.Recount(ctx, "none"); !errors.Is(err, index.ErrNotFound) {
+		t.Errorf("counting none: %v", err)
+	}
+	exec(t, path, `UPDATE builds SET rc = 5 WHERE id = 'three'`)
 	// Everything can be deleted, children first, however rc drifted.
 	if err := ix.SetUsed(ctx, at(4, 0), "orphan", "base"); err != nil {
 		t.Error(err)

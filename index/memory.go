@@ -137,6 +137,12 @@ func (m *memory) Delete(ctx context.Context, id string) error {
 	return nil
 }
 
+// Recount has nothing to set right: children are counted when they are asked for.
+func (m *memory) Recount(ctx context.Context, id string) error {
+	_, err := m.Get(ctx, id)
+	return err
+}
+
 func (m *memory) LRU(ctx context.Context, before time.Time, limit int) ([]string, error) {
 	if err := checkTime(before); err != nil {
 		return nil, err

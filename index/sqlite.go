@@ -308,6 +308,19 @@ func (f *file) Delete(ctx context.Context, id string) error {
 	}))
 }
 
+func (f *file) Recount(ctx context.Context, id string) error {
+	return f.wrap(f.transact(ctx, func(tx *sql.Tx) error {
+		done, err := tx.StmtContext(ctx, f.recount).ExecContext(ctx, id)
+		if err != nil {
+			return err
+		}
+		if n, err := done.RowsAffected(); err != nil || n == 0 {
+			return errors.Join(err, fmt.Errorf("%s: %w", id, ErrNotFound))
+		}
+		return nil
+	}))
+}
+
 // LRU goes by the rows like Delete, so what it gives can be deleted, and what
 // rc alone keeps is found as well.
 func (f *file) LRU(ctx context.Context, before time.Time, limit int) ([]string, error) {

@@ -39,7 +39,7 @@ cancelled.`,
   obuilder log 645c2ef2`,
 	}
 	root.AddCommand(a.buildCommand(), a.planCommand(), a.logCommand(), a.listCommand(), a.showCommand(), a.pruneCommand(),
-		a.deleteCommand(), a.cleanCommand(), a.healthcheckCommand(), a.dockerfileCommand(), a.fmtCommand(), a.versionCommand())
+		a.deleteCommand(), a.cleanCommand(), a.fsckCommand(), a.healthcheckCommand(), a.dockerfileCommand(), a.fmtCommand(), a.versionCommand())
 	return root
 }
 

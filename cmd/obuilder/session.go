@@ -31,6 +31,7 @@ type storeFlags struct {
 	snapshots string
 	wait      time.Duration
 	verbose   bool
+	inspect   bool // no flag: the command looks at what killed processes have left
 }
 
 func (f *storeFlags) add(cmd *cobra.Command) {
@@ -166,7 +167,7 @@ func (f *storeFlags) engine(ctx context.Context, st *store.Store, log *slog.Logg
 	}
 	return engine.Open(ctx, engine.Options{
 		Images: images, FS: st.FS, Files: st.Files, Root: st.Name.Root, Mountpoint: st.Name.Mountpoint, Sandbox: sb,
-		Snapshots: f.mode(st.Name.Kind), OpenIndex: index.Open, Lock: st.Lock, PoolWait: f.wait, Log: log,
+		Snapshots: f.mode(st.Name.Kind), OpenIndex: index.Open, Lock: st.Lock, PoolWait: f.wait, Log: log, Inspect: f.inspect,
 	})
 }
 

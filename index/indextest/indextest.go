@@ -290,6 +290,7 @@ func every(ctx context.Context, ix index.Index) map[string]error {
 		"Add":     ix.Add(ctx, index.Result{ID: "x"}),
 		"SetUsed": ix.SetUsed(ctx, time.Time{}, "x"),
 		"Delete":  ix.Delete(ctx, "x"),
+		"Recount": ix.Recount(ctx, "x"),
 	}
 	_, errs["Get"] = ix.Get(ctx, "x")
 	_, errs["Children"] = ix.Children(ctx, "x")
