@@ -24,10 +24,6 @@ func (m *Machine) Create(ctx context.Context, ds zfs.Dataset, opts zfs.CreateOpt
 }
 
 func (m *Machine) create(ds zfs.Dataset, opts zfs.CreateOptions) *failure {
-	settings, f := m.parseAll("cannot create", ds.String(), opts.Properties, nil)
-	if f != nil {
-		return f
-	}
 	parent, f := m.parentOf(ds, opts.Parents)
 	if f != nil {
 		return f
@@ -37,6 +33,10 @@ func (m *Machine) create(ds zfs.Dataset, opts zfs.CreateOptions) *failure {
 			return nil
 		}
 		return existsAlready(ds)
+	}
+	settings, f := m.parseAll("cannot create", ds.String(), opts.Properties, nil)
+	if f != nil {
+		return f
 	}
 	if f := m.checkNew(parent, ds, settings, createNeeds); f != nil {
 		return f
@@ -129,17 +129,17 @@ func (m *Machine) clone(origin zfs.Snapshot, ds zfs.Dataset, props []zfs.Propert
 	if f != nil {
 		return f
 	}
+	var buf [4]setting
+	settings, f := m.parseAll("cannot create", ds.String(), props, buf[:0])
+	if f != nil {
+		return f
+	}
 	name := ds.Base()
 	if parent.children.get(name) != nil {
 		return existsAlready(ds)
 	}
 	if s.ds.pool != parent.pool {
 		return failf(zfs.Usage, "cannot create '%s': source and target pools differ", ds)
-	}
-	var buf [4]setting
-	settings, f := m.parseAll("cannot create", ds.String(), props, buf[:0])
-	if f != nil {
-		return f
 	}
 	if f := m.checkNew(parent, ds, settings, cloneNeeds); f != nil {
 		return f
@@ -759,12 +759,10 @@ func (m *Machine) renameDataset(from, to zfs.Dataset, opts zfs.RenameOptions) *f
 		return f
 	}
 	switch {
-	case from.Pool() != to.Pool():
+	case from.Pool() != to.Pool() || d.parent == nil:
 		return failf(zfs.Usage, "cannot rename to '%s': datasets must be within same pool", to)
 	case from.Contains(to):
 		return failf(zfs.Usage, "cannot rename to '%s': New dataset name cannot be a descendant of current dataset name", to)
-	case d.parent == nil:
-		return failf(zfs.Usage, "cannot rename '%s': operation does not apply to pools", from)
 	case parent.children.get(to.Base()) != nil:
 		return failf(zfs.Exists, "cannot rename '%s': dataset already exists", from)
 	}
@@ -844,12 +842,9 @@ func (m *Machine) rollback(to zfs.Snapshot, mode RollbackMode) *failure {
 	}
 	var failed *failure
 	for _, t := range slices.Clone(later) { // each with its clones, and whatever becomes of the others
-		var order []*dataset
-		seen := make(map[*dataset]bool)
-		for c := t.firstClone; c != nil; c = c.nextClone {
-			order = destroyOrder(c, order, seen)
-		}
-		f := m.destroyList(order, mode.Force)
+		var order destruction
+		order.addClones(t)
+		f := m.destroyAll(&order, mode.Force)
 		if f == nil {
 			if f = t.inUse(); f != nil {
 				f = failf(f.Kind, "cannot destroy '%s': dataset is busy", t.fullName())

@@ -40,7 +40,9 @@ func (m *Machine) destroy(target zfs.Name, mode zfs.DestroyMode) *failure {
 			return f
 		}
 	}
-	return m.destroyList(destroyOrder(d, nil, make(map[*dataset]bool)), mode.Force)
+	var order destruction
+	order.add(d)
+	return m.destroyAll(&order, mode.Force)
 }
 
 // asksForClones reports whether destroying target depends on what has been
@@ -59,11 +61,55 @@ func (m *Machine) asksForClones(target zfs.Name) bool {
 	})
 }
 
-// destroyList destroys all of list as far as it can, as destroy -r does.
-func (m *Machine) destroyList(list []*dataset, force bool) *failure {
+// A destruction is what is to be destroyed, each after what depends on it.
+type destruction struct {
+	list  []*dataset
+	met   map[*dataset]bool // true once it is in the list
+	cycle *dataset          // depends on itself; what comes after it is not known
+}
+
+// add appends d and all that has to go with it. It is false when there is no
+// order: a clone can have been renamed to be above its origin.
+func (o *destruction) add(d *dataset) bool {
+	if done, met := o.met[d]; met {
+		if !done && o.cycle == nil {
+			o.cycle = d
+		}
+		return done
+	}
+	if o.met == nil {
+		o.met = make(map[*dataset]bool)
+	}
+	o.met[d] = false
+	for _, c := range d.sorted() {
+		if !o.add(c) {
+			return false
+		}
+	}
+	for _, s := range d.snaps {
+		if !o.addClones(s) {
+			return false
+		}
+	}
+	o.met[d] = true
+	o.list = append(o.list, d)
+	return true
+}
+
+func (o *destruction) addClones(s *snapshot) bool {
+	for c := s.firstClone; c != nil; c = c.nextClone {
+		if !o.add(c) {
+			return false
+		}
+	}
+	return true
+}
+
+// destroyAll destroys as much as it can, as destroy -r does.
+func (m *Machine) destroyAll(o *destruction, force bool) *failure {
 	var texts []string
 	var kind zfs.Kind
-	for _, d := range list {
+	for _, d := range o.list {
 		f := m.destroyOne(d, force)
 		if f == nil {
 			continue
@@ -73,27 +119,13 @@ func (m *Machine) destroyList(list []*dataset, force bool) *failure {
 		}
 		texts = append(texts, f.Stderr)
 	}
+	if o.cycle != nil {
+		texts = append(texts, "cannot determine dependent datasets: recursive dependency at '"+o.cycle.fullName()+"'")
+	}
 	if texts != nil {
 		return failf(kind, "%s", strings.Join(texts, "\n"))
 	}
 	return nil
-}
-
-// destroyOrder appends d and all that has to go with it, each after what depends on it.
-func destroyOrder(d *dataset, list []*dataset, seen map[*dataset]bool) []*dataset {
-	if seen[d] {
-		return list
-	}
-	seen[d] = true
-	for _, c := range d.sorted() {
-		list = destroyOrder(c, list, seen)
-	}
-	for _, s := range d.snaps {
-		for c := s.firstClone; c != nil; c = c.nextClone {
-			list = destroyOrder(c, list, seen)
-		}
-	}
-	return append(list, d)
 }
 
 // checkDependents refuses what needs -r or -R.
@@ -306,14 +338,13 @@ func (m *Machine) destroySnaps(ds zfs.Dataset, spec string, mode zfs.DestroyMode
 		return failf(zfs.HasClones, "%s", strings.Join(texts, "\n"))
 	}
 	if mode.Dependents {
-		seen := make(map[*dataset]bool)
-		var order []*dataset
+		var order destruction
 		for _, s := range list {
-			for c := s.firstClone; c != nil; c = c.nextClone {
-				order = destroyOrder(c, order, seen)
+			if !order.addClones(s) {
+				break
 			}
 		}
-		if f := m.destroyList(order, mode.Force); f != nil {
+		if f := m.destroyAll(&order, mode.Force); f != nil {
 			return f
 		}
 	}

@@ -251,7 +251,11 @@ func (n *propNames) name(id propID) string {
 }
 
 // zfs_prop_user in zfs_prop.c: lower case, digits and "-_.:", with a colon.
-func validUserProp(name string) bool {
+func validUserProp(name string) bool { return userPropBytes(name) && len(name) <= maxUserProp }
+
+const maxUserProp = 255
+
+func userPropBytes(name string) bool {
 	colon := false
 	for i := 0; i < len(name); i++ {
 		c := name[i]
@@ -263,7 +267,7 @@ func validUserProp(name string) bool {
 			return false
 		}
 	}
-	return colon && len(name) < 256
+	return colon
 }
 
 func isUser(id propID) bool { return int(id) >= len(props) }
@@ -537,6 +541,9 @@ func (m *Machine) parseAll(what, target string, list []zfs.Property, into []sett
 		case strings.HasPrefix(p.Name, "written@"), strings.HasPrefix(p.Name, "written#"):
 			return nil, failf(zfs.Permission, "%s '%s': '%s' is readonly", what, target, p.Name)
 		default:
+			if userPropBytes(p.Name) && len(p.Name) > maxUserProp {
+				return nil, failf(zfs.Usage, "%s '%s': property name '%s' is too long", what, target, p.Name)
+			}
 			return nil, failf(zfs.Usage, "%s '%s': invalid property '%s'", what, target, p.Name)
 		}
 		if f := twice(p.Name, list[:i]); f != nil {

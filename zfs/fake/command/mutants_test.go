@@ -35,7 +35,7 @@ var mutants = []mutant{
 	{"a deferred snapshot stays when its last clone goes", "destroy.go",
 		"if origin != nil && origin.deferred && origin.firstClone == nil && origin.holds() == 0 {", "if false {"},
 	{"destroy -r leaves what is below the children", "destroy.go",
-		"\tfor _, c := range d.sorted() {\n\t\tlist = destroyOrder(c, list, seen)\n\t}\n", ""},
+		"\tfor _, c := range d.sorted() {\n\t\tif !o.add(c) {\n\t\t\treturn false\n\t\t}\n\t}\n", ""},
 	{"values are inherited from the parent only", "props.go",
 		"if !inherits(id) {\n\t\t\tbreak", "if !inherits(id) || p != d {\n\t\t\tbreak"},
 	{"a renamed dataset is not mounted at its new place", "commands.go",

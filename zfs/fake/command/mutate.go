@@ -326,6 +326,10 @@ func (c *call) renameSnapshot(source zfs.Snapshot, to string, opts zfs.RenameOpt
 		c.errorf("cannot rename to '%s': %s", to, text)
 		return 1
 	}
+	if target == source && to != source.String() { // only the whole name is seen to be the same
+		c.errorf("cannot rename '%s': dataset already exists", source)
+		return 1
+	}
 	return c.ended(c.m.Rename(c, source, target, opts))
 }
 
