@@ -45,7 +45,9 @@ func is[E error](err error) bool {
 
 // broken reports whether a command has left the machine in a state that
 // somebody must look at, whatever else has happened.
-func broken(err error) bool { return is[*sandbox.StuckError](err) || is[*engine.MountedError](err) }
+func broken(err error) bool {
+	return is[*sandbox.StuckError](err) || is[*engine.MountedError](err) || is[*engine.UnhealthyError](err) || errors.Is(err, zfs.ErrStuck)
+}
 
 // Status is the exit status of a command that ended with err.
 func Status(err error) int {

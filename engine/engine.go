@@ -80,8 +80,12 @@ type Options struct {
 	// Inspect leaves what killed processes have left for [Engine.Fsck] to find.
 	// Nothing is to be built on such an engine.
 	Inspect bool
-	Clock   Clock        // SystemClock{} when nil
-	Log     *slog.Logger // discards when nil
+	// Boot differs from one boot of the machine to the next (package boot has
+	// it): what only a reboot helps against is noted until then. When it is "",
+	// that is known to the engine only that has met with it.
+	Boot  string
+	Clock Clock        // SystemClock{} when nil
+	Log   *slog.Logger // discards when nil
 }
 
 // Snap is the name of the snapshot that makes a result complete, and of
@@ -112,6 +116,8 @@ type Engine struct {
 	running  chan struct{} // holds one token while a step's command runs
 	prepared bool          // the sandbox is; guarded by that token
 	flights  sync.WaitGroup
+	boot     string
+	sick     atomic.Pointer[UnhealthyError]
 	left     []marker // of killed processes, if they are left for Fsck
 
 	pruning    chan struct{}   // holds one token while there is a prune
@@ -148,7 +154,7 @@ type image struct {
 // for the pool as long as PoolWait says.
 func Open(ctx context.Context, o Options) (*Engine, error) {
 	e := &Engine{
-		fs: o.FS, files: o.Files, sandbox: o.Sandbox, mode: o.Snapshots, clock: o.Clock, log: o.Log,
+		fs: o.FS, files: o.Files, sandbox: o.Sandbox, mode: o.Snapshots, clock: o.Clock, log: o.Log, boot: o.Boot,
 		root: o.Root, running: make(chan struct{}, 1), pruning: make(chan struct{}, 1), destroying: make(chan struct{}, 1), away: map[string]bool{},
 		images: map[string]*image{}, complete: map[string]bool{}, valid: map[string]string{}, children: map[string][]string{}, stale: map[string]bool{},
 		inFlight: map[string]*flight{}, groups: map[zfs.Dataset]bool{}, caches: map[string]*cache{}, readers: map[string]*reader{},
@@ -156,9 +162,7 @@ func Open(ctx context.Context, o Options) (*Engine, error) {
 	if e.clock == nil {
 		e.clock = SystemClock{}
 	}
-	if e.log == nil {
-		e.log = slog.New(slog.DiscardHandler)
-	}
+	e.log = nopLog(o.Log)
 	for _, group := range []struct {
 		ds   *zfs.Dataset
 		name string
@@ -181,6 +185,7 @@ func Open(ctx context.Context, o Options) (*Engine, error) {
 		return nil, err
 	}
 	if err := e.load(ctx, o, groups); err != nil {
+		e.noteHealth(err, "")
 		return nil, errors.Join(err, e.unlock())
 	}
 	return e, nil
@@ -245,8 +250,11 @@ func (e *Engine) load(ctx context.Context, o Options, groups map[string][]string
 	if err := e.openIndex(ctx, o.OpenIndex); err != nil {
 		return err
 	}
-	if o.Inspect {
-		e.left = left
+	if err := e.readHealth(); err != nil {
+		return errors.Join(err, e.index.Close())
+	}
+	if o.Inspect || e.sick.Load() != nil {
+		e.left = left // for Fsck, or for after the reboot
 		return nil
 	}
 	err = e.recover(ctx, left)
@@ -280,13 +288,22 @@ func (e *Engine) openIndex(ctx context.Context, open func(context.Context, strin
 	return nil
 }
 
-// waitForRoot lists the groups of the store, waiting for its pool to appear.
-func (e *Engine) waitForRoot(ctx context.Context, wait time.Duration) ([]zfs.Row, error) {
+// nopLog gives a log that discards for none.
+func nopLog(log *slog.Logger) *slog.Logger {
+	if log == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return log
+}
+
+// waitForRoot lists the groups of the store with their mount points, whether
+// they are mounted, and more, waiting for its pool to appear.
+func (e *Engine) waitForRoot(ctx context.Context, wait time.Duration, more ...string) ([]zfs.Row, error) {
 	begin := e.clock.Now()
 	for {
 		rows, err := e.fs.List(ctx, zfs.ListOptions{
 			Roots: []zfs.Name{e.root}, Recursive: true, Depth: 1,
-			Properties: []string{"mountpoint", "mounted"},
+			Properties: append([]string{"mountpoint", "mounted"}, more...),
 		})
 		if err == nil || !zfs.IsKind(err, zfs.NotFound) {
 			return rows, err

@@ -176,7 +176,14 @@ func explore(t *testing.T, prepare func() *world, builds bool, text string, on l
 					fail("built %q, want %q", id, wantID)
 				}
 			}
-			if interruption.sprung() != "" && !interruption.crashed {
+			switch {
+			case interruption.sprung() == "" || interruption.crashed:
+			case errors.As(act.fail, new(*sandbox.StuckError)):
+				// Nothing is built until the machine was rebooted.
+				if _, err := w.build(e, text); builds && !errors.As(err, new(*engine.UnhealthyError)) {
+					fail("building on, with what cannot be killed: %v", err)
+				}
+			default:
 				// What failed once is no reason to fail again.
 				check(e)
 			}

@@ -144,6 +144,7 @@ func (e *Engine) launch(ctx context.Context, id string, l lead, again bool) *fli
 				f.err = errors.Join(&NoSpaceError{noSpace.Store, fmt.Errorf("%s; %w", why, noSpace.Err)}, err)
 			}
 		}
+		e.noteHealth(f.err, e.dataset(f.id).String())
 		f.took = e.clock.Now().Sub(begin)
 		e.mu.Lock()
 		delete(e.inFlight, id)

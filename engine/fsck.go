@@ -78,6 +78,8 @@ type checkup struct {
 // the caches themselves and what the store does not know are left alone. It
 // waits for builds to end, and they wait for it.
 //
+// A repair that leaves nothing has shown that the machine works again.
+//
 // An engine that was opened with [Options.Inspect] finds what killed processes
 // have left as well.
 func (e *Engine) Fsck(ctx context.Context, repair bool, report func(Finding)) error {
@@ -142,7 +144,7 @@ func (e *Engine) Fsck(ctx context.Context, repair bool, report func(Finding)) er
 	if len(stay) > 0 {
 		return &InconsistentError{stay}
 	}
-	return nil
+	return e.recovered()
 }
 
 var errStays = errors.New("it is there still")

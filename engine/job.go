@@ -429,6 +429,10 @@ func (e *Engine) Build(ctx context.Context, j Job) (id string, err error) {
 			err = fmt.Errorf("%w: %w", cause, err)
 		}
 	}()
+	defer func() { e.noteHealth(err, "") }()
+	if err := e.Health(); err != nil {
+		return "", err
+	}
 	begun, err := e.begin(ctx, &j, true)
 	if err != nil {
 		return "", err

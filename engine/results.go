@@ -268,7 +268,8 @@ func (e *Engine) deleteTree(ctx context.Context, id string, deleted func(id stri
 }
 
 // deleteOne deletes a result that nothing was built on.
-func (e *Engine) deleteOne(ctx context.Context, id string) error {
+func (e *Engine) deleteOne(ctx context.Context, id string) (err error) {
+	defer func() { e.noteHealth(err, e.result.String()+"/"+id) }()
 	if !ValidID(id) {
 		return fmt.Errorf("the index has a row %q, which is not an id", id)
 	}

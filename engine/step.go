@@ -263,7 +263,8 @@ const persistTries = 4
 // still runs if kill says so, tries again, and forces the unmount in the end.
 // Only who holds the token of the step that runs may have anything killed.
 // When there is no ds it is done.
-func (e *Engine) persist(ctx context.Context, ds zfs.Dataset, kill bool, do func() error) error {
+func (e *Engine) persist(ctx context.Context, ds zfs.Dataset, kill bool, do func() error) (err error) {
+	defer func() { e.noteHealth(err, ds.String()) }()
 	wait := 250 * time.Millisecond
 	for try := 1; ; try++ {
 		err := do()

@@ -72,6 +72,24 @@ func (e *Error) Error() string {
 // Unwrap gives Err.
 func (e *Error) Unwrap() error { return e.Err }
 
+// ErrStuck is in the chain of an error that a command could not be killed, and
+// of those of the commands that are not started after it: only a reboot helps
+// if its process stays.
+var ErrStuck = errors.New("a process cannot be killed")
+
+// A StuckError is the process that cannot be killed. It is ErrStuck.
+type StuckError struct {
+	Pid  int
+	Argv []string // what the process is running
+}
+
+func (e *StuckError) Error() string {
+	return fmt.Sprintf("process %d (%s) cannot be killed", e.Pid, CommandLine(e.Argv))
+}
+
+// Is reports whether target is ErrStuck.
+func (e *StuckError) Is(target error) bool { return target == ErrStuck }
+
 // KindOf gives the kind of the *Error in err's chain, Unknown when there is none.
 func KindOf(err error) Kind {
 	var e *Error

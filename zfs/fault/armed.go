@@ -41,7 +41,7 @@ func (SystemClock) Sleep(ctx context.Context, d time.Duration) error {
 
 // ErrStuck is in the chain of every error after a command that could not be
 // killed.
-var ErrStuck = errors.New("a process cannot be killed")
+var ErrStuck = zfs.ErrStuck
 
 // Armed is a plan on its way: an [Interceptor] to be given to [Wrap], once,
 // which may be used concurrently. The same commands in the same order meet the

@@ -18,16 +18,9 @@ import (
 // maxStderr is how much of what a command prints there is kept, in bytes.
 const maxStderr = 64 << 10
 
-// A StuckError is why a command failed that could not be killed, and why
-// those after it are not started. Only a reboot helps if the process stays.
-type StuckError struct {
-	Pid  int
-	Argv []string // what the process is running
-}
-
-func (e *StuckError) Error() string {
-	return fmt.Sprintf("process %d (%s) cannot be killed", e.Pid, zfs.CommandLine(e.Argv))
-}
+// StuckError is why a command failed that could not be killed, and why those
+// after it are not started.
+type StuckError = zfs.StuckError
 
 // A gate lets one command through at a time, and none while a process is stuck.
 type gate struct {

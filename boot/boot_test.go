@@ -1,0 +1,16 @@
+package boot
+
+import (
+	"runtime"
+	"testing"
+)
+
+// The id of a boot does not change, and is known where we say so.
+func TestID(t *testing.T) {
+	if ID() != ID() {
+		t.Error("it changes")
+	}
+	if ID() == "" && (runtime.GOOS == "linux" || runtime.GOOS == "darwin") {
+		t.Error("it is not known")
+	}
+}
