@@ -3,6 +3,7 @@ package console
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"unicode/utf8"
 
@@ -68,6 +69,26 @@ func (c *Console) JSONEvent(ev engine.Event) {
 		j.DataBase64 = ev.Data
 	}
 	_ = c.JSON(j) // when it cannot be written the build is cancelled
+}
+
+// A jsonHealth is the line of a healthcheck that says what it has seen.
+type jsonHealth struct {
+	Event      string `json:"event"`
+	Healthy    bool   `json:"healthy"`
+	Pool       string `json:"pool,omitempty"`
+	State      string `json:"state,omitempty"`
+	FreeBytes  uint64 `json:"free_bytes,omitempty"`
+	TotalBytes uint64 `json:"total_bytes,omitempty"`
+	Holder     string `json:"holder,omitempty"`
+	*engine.UnhealthyError
+}
+
+// JSONHealth prints what a healthcheck has seen: of the pool, who uses the
+// store, "" for nobody, and what speaks against building, nil for nothing.
+func (c *Console) JSONHealth(h engine.PoolHealth, holder string, err error) error {
+	j := jsonHealth{Event: "health", Healthy: err == nil, Pool: h.Pool, State: h.State, FreeBytes: h.Free, TotalBytes: h.Total, Holder: holder}
+	errors.As(err, &j.UnhealthyError)
+	return c.JSON(j)
 }
 
 // JSONResult sets the id that the last line of the stream names.

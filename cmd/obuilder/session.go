@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"obuilder.org/obuilder/boot"
 	"obuilder.org/obuilder/console"
 	"obuilder.org/obuilder/engine"
 	"obuilder.org/obuilder/index"
@@ -116,59 +117,82 @@ func (a *app) with(ctx context.Context, do func(*session) error) error {
 // for trying out does with them.
 func (a *app) withSteps(ctx context.Context, do func(*session) error) error {
 	return a.with(ctx, func(s *session) error {
-		switch s.store.Name.Kind {
-		case store.Dir:
-			a.console.Notice("steps run as you, with nothing between them and this machine (%s)", s.store.Name)
-		case store.Fake:
-			a.console.Notice("the store is in memory: steps are not run, and their results are gone at the end")
-		}
+		a.aboutSteps(s.store.Name)
 		return do(s)
 	})
 }
 
+func (a *app) aboutSteps(name store.Name) {
+	switch name.Kind {
+	case store.Dir:
+		a.console.Notice("steps run as you, with nothing between them and this machine (%s)", name)
+	case store.Fake:
+		a.console.Notice("the store is in memory: steps are not run, and their results are gone at the end")
+	}
+}
+
 func (a *app) open(ctx context.Context) (*session, error) {
-	f := &a.store
-	if err := f.check(); err != nil {
-		return nil, err
-	}
-	name, err := f.parse()
-	if err != nil {
-		return nil, err
-	}
-	log := slog.New(slog.DiscardHandler)
-	if f.verbose {
-		log = slog.New(slog.NewTextHandler(a.console.Log(), nil))
-	}
-	st, err := store.Open(ctx, name, store.Options{
-		Forbidden: []string{f.brewPath},
-		Waiting: func(holder string) {
-			a.console.Notice("the store is in use by %s; waiting for it", holder)
-		},
-		SnapshotMounts: f.snapshots == "mount",
+	st, o, err := a.openStore(ctx, func(holder string) {
+		a.console.Notice("the store is in use by %s; waiting for it", holder)
 	})
 	if err != nil {
 		return nil, err
 	}
-	e, err := f.engine(ctx, st, log)
+	return openSession(ctx, st, o)
+}
+
+// openSession opens the engine on a store, which it closes when that fails.
+func openSession(ctx context.Context, st *store.Store, o engine.Options) (*session, error) {
+	e, err := engine.Open(ctx, o)
 	if err != nil {
 		return nil, errors.Join(err, st.Close())
 	}
 	return &session{e, st}, nil
 }
 
-func (f *storeFlags) engine(ctx context.Context, st *store.Store, log *slog.Logger) (*engine.Engine, error) {
+// openStore opens the store that the flags name, with what an engine on it is
+// opened with. waiting is called when it waits for another process, then and
+// when the engine is opened.
+func (a *app) openStore(ctx context.Context, waiting func(holder string)) (*store.Store, engine.Options, error) {
+	f := &a.store
+	if err := f.check(); err != nil {
+		return nil, engine.Options{}, err
+	}
+	name, err := f.parse()
+	if err != nil {
+		return nil, engine.Options{}, err
+	}
+	log := slog.New(slog.DiscardHandler)
+	if f.verbose {
+		log = slog.New(slog.NewTextHandler(a.console.Log(), nil))
+	}
+	st, err := store.Open(ctx, name, store.Options{
+		Forbidden: []string{f.brewPath}, Waiting: waiting, SnapshotMounts: f.snapshots == "mount",
+	})
+	if err != nil {
+		return nil, engine.Options{}, err
+	}
+	o, err := f.engine(st, log)
+	if err != nil {
+		return nil, o, errors.Join(err, st.Close())
+	}
+	return st, o, nil
+}
+
+func (f *storeFlags) engine(st *store.Store, log *slog.Logger) (engine.Options, error) {
 	sb, err := f.sandbox(st, log)
 	if err != nil {
-		return nil, err
+		return engine.Options{}, err
 	}
 	var images []string
 	if st.Name.Kind != store.ZFS {
 		images = []string{engine.HealthcheckBase}
 	}
-	return engine.Open(ctx, engine.Options{
+	return engine.Options{
 		Images: images, FS: st.FS, Files: st.Files, Root: st.Name.Root, Mountpoint: st.Name.Mountpoint, Sandbox: sb,
-		Snapshots: f.mode(st.Name.Kind), OpenIndex: index.Open, Lock: st.Lock, PoolWait: f.wait, Log: log, Inspect: f.inspect,
-	})
+		Snapshots: f.mode(st.Name.Kind), OpenIndex: index.Open, Lock: st.Lock, PoolWait: f.wait, Log: log,
+		Inspect: f.inspect, Boot: boot.ID(),
+	}, nil
 }
 
 // sandbox is the one that a store's steps run in.
