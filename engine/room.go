@@ -17,7 +17,8 @@ import (
 )
 
 const (
-	// roomPercent is how much of a store is made free when a step has filled it.
+	// roomPercent is how much of a store is made free when a step has filled
+	// it, besides twice what was free for the step.
 	roomPercent = 5
 	// roomWait bounds how long what was destroyed may take to become free:
 	// ZFS frees in the background, and a block can be written again some
@@ -83,7 +84,7 @@ func (e *Engine) makeRoom(ctx context.Context) (made bool, why string, err error
 	if err != nil {
 		return false, "no room could be made", err
 	}
-	report, err := e.Prune(ctx, PrunePolicy{KeepFree: Space{Bytes: before, Percent: roomPercent}}, nil)
+	report, err := e.Prune(ctx, PrunePolicy{KeepFree: Space{Bytes: 2 * before, Percent: roomPercent}}, nil)
 	if report.Results == 0 {
 		return false, "nothing to prune", err
 	}
