@@ -236,8 +236,16 @@ func (x *reception) pack(h *streamHead, sendfs string) *failure {
 		f = nil
 	}
 	if replicates {
-		if g := x.locked(func() *failure { x.soft = x.replicate(to, nil); return nil }); g != nil && f == nil {
+		var said strings.Builder // after what f says
+		warn := x.Warn
+		x.Warn = &said
+		g := x.locked(func() *failure { x.soft = x.replicate(to, nil); return nil })
+		switch x.Warn = warn; {
+		case f == nil:
+			_, _ = io.WriteString(x.Warn, said.String())
 			f = g
+		case said.Len() > 0:
+			f.Stderr += "\n" + strings.TrimSuffix(said.String(), "\n")
 		}
 	}
 	return f
@@ -301,6 +309,7 @@ type target struct {
 	received  []setting
 	withProps bool
 	snapProps []zfs.Property
+	before    receivedProps // what came earlier
 }
 
 func (t *target) snap() string { return t.name + "@" + t.tag }
@@ -608,9 +617,14 @@ func (x *reception) contents(t *target, h *streamHead, in *recordReader) error {
 	r := &receiver{}
 	failed := error(nil)
 	f := x.locked(func() *failure {
-		if base, failed = x.begin(t, h); failed == nil {
-			x.room(t, r)
+		if base, failed = x.begin(t, h); failed != nil {
+			return nil
 		}
+		if d := x.m.lookup(t.name); d != nil { // what is set stays set, what came does not
+			t.before = slices.Clone(d.received)
+			x.setProperties(t, d, false)
+		}
+		x.room(t, r)
 		return nil
 	})
 	switch {
@@ -628,19 +642,31 @@ func (x *reception) contents(t *target, h *streamHead, in *recordReader) error {
 	r = newReceiver(c, txg, x.births)
 	r.limit, r.next = limit, h.next
 	err := r.take(in)
+	if f := x.m.begin(context.WithoutCancel(x.ctx)); f != nil { // what was begun is ended, one way or the other
+		return f
+	}
+	f = x.m.end(func() *failure {
+		if err == nil {
+			err = x.commit(t, h, base, r)
+		}
+		if d := x.m.lookup(t.name); d != nil && err != nil && !t.isNew {
+			changed := d.received
+			d.received = t.before
+			for _, p := range slices.Concat(changed, t.before) {
+				d.keepLimit(p.id)
+			}
+		}
+		return nil
+	}())
 	switch {
 	case err == errFull && quota:
 		return syscall.EDQUOT
 	case err == errFull:
 		return syscall.ENOSPC
-	case err != nil:
-		return err
-	}
-	f = x.locked(func() *failure { failed = x.commit(t, h, base, r); return nil })
-	if f != nil {
+	case err == nil && f != nil:
 		return f
 	}
-	return failed
+	return err
 }
 
 // births gives transactions to what is received in which nothing else is born.
@@ -751,13 +777,6 @@ func (x *reception) commit(t *target, h *streamHead, base *snapshot, r *receiver
 				}
 			}
 		}
-		refd := uint64(emptyFS)
-		if base != nil {
-			refd = base.refd
-		}
-		if d.refquota > 0 && refd+r.grown > d.refquota {
-			return syscall.EDQUOT
-		}
 		if x.Force {
 			for _, s := range slices.Backward(slices.Clone(later)) {
 				m.dropSnap(s)
@@ -779,13 +798,16 @@ func (x *reception) commit(t *target, h *streamHead, base *snapshot, r *receiver
 			base.addClone(d)
 		}
 	}
-	x.setProperties(t, d)
+	if t.isNew {
+		x.setProperties(t, d, false)
+	}
 	x.swap(d, base, r)
 	s := &snapshot{ds: d, name: t.tag, guid: h.guid, txg: m.txg, created: h.created, contents: d.contents}
 	d.dead = nil
 	d.snaps = append(d.snaps, s)
 	d.frozen = m.txg
 	d.recount()
+	x.setProperties(t, d, true)
 	if d.mnt != nil {
 		m.keepMounts(d)
 	}
@@ -815,7 +837,22 @@ func (x *reception) swap(d *dataset, base *snapshot, r *receiver) {
 	d.recount()
 }
 
-func (x *reception) setProperties(t *target, d *dataset) {
+// setProperties sets what came and what was asked for. What does not fit is
+// left out; of refquota that is known when all has come.
+func (x *reception) setProperties(t *target, d *dataset, late bool) {
+	unfit := func(s setting) bool {
+		n := s.number()
+		if late != (s.id == propRefquota) || n == 0 || x.m.fits(d, s.id, n) {
+			return false
+		}
+		text := "size is less than current used or reserved space"
+		if s.id == propReservation || s.id == propRefreservation {
+			text = "size is greater than available space"
+		}
+		x.warn("cannot receive %s property on %s: %s", x.m.names.name(s.id), t.name, text)
+		return true
+	}
+	t.received, t.local = slices.DeleteFunc(t.received, unfit), slices.DeleteFunc(t.local, unfit)
 	if t.withProps {
 		d.receive(t.received)
 	}
@@ -823,6 +860,9 @@ func (x *reception) setProperties(t *target, d *dataset) {
 		d.unsetLocal(id, false)
 	}
 	for _, s := range t.local {
+		if !late && s.id == propRefquota {
+			continue
+		}
 		d.setLocal(s.id, s.value)
 	}
 }

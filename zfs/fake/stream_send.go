@@ -488,8 +488,6 @@ type gathering struct {
 
 	parentFrom     uint64
 	fromTxg, toTxg uint64
-	seenFrom       bool
-	seenTo         bool
 	fss            []*packageFS
 }
 
