@@ -1,9 +1,11 @@
 package command
 
 import (
+	"errors"
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 
 	"golang.org/x/term"
 
@@ -180,10 +182,24 @@ func (c *call) send(args []string) int {
 	if opts.DryRun {
 		opts.Info = c.out
 	}
-	if err := c.m.Send(c, to, opts, c.out); err != nil {
+	err := c.m.Send(c, to, opts, c.out)
+	if err == nil {
+		err = c.out.Flush()
+	}
+	var known *zfs.Error
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &known), c.Err() != nil:
 		return c.failed(err)
 	}
-	return 0
+	var cause syscall.Errno
+	text := err.Error()
+	if errors.As(err, &cause) {
+		text = cause.Error()
+	}
+	c.errorf("warning: cannot send '%s': %s", to, strings.ToUpper(text[:1])+text[1:]) // as strerror(3) begins
+	return 1
 }
 
 // sendOne reads the names of what is sent alone.
