@@ -57,6 +57,8 @@ func Status(err error) int {
 		return OK
 	case broken(err):
 		return Machine
+	case is[*engine.TimeoutError](err):
+		return Failed
 	case errors.As(err, &output):
 		if output.Closed() {
 			return Cancelled

@@ -28,6 +28,8 @@ type Job struct {
 	Secrets map[string][]byte
 	// Env is put before the environment of the base image, newest first.
 	Env []spec.EnvVar
+	// Limits bound how long it may take.
+	Limits Limits
 	// Events is told what happens, by one goroutine at a time. May be nil.
 	Events func(Event)
 }
@@ -423,6 +425,11 @@ func baseIDs(s *spec.Spec, to []string) []string {
 // itself comes before anything is changed; a *StepError is a step that failed.
 // When ctx ends, what it was doing is undone and ctx's cause returned.
 func (e *Engine) Build(ctx context.Context, j Job) (id string, err error) {
+	if j.Limits.Job > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, j.Limits.Job, &TimeoutError{What: "job", Limit: j.Limits.Job})
+		defer cancel()
+	}
 	defer func() {
 		// A command that ended with ctx does not know why that did.
 		if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(err, cause) {
@@ -430,6 +437,9 @@ func (e *Engine) Build(ctx context.Context, j Job) (id string, err error) {
 		}
 	}()
 	defer func() { e.noteHealth(err, "") }()
+	if err := j.Limits.Check(); err != nil {
+		return "", err
+	}
 	if err := e.Health(); err != nil {
 		return "", err
 	}
@@ -551,7 +561,7 @@ func (b *build) run(ctx context.Context, st *stage, o *operation, lineage []stri
 	}
 	ev := Event{Build: st.builds, Op: "run", ID: id, Base: base}
 	return b.step(ctx, o.op.Position(), ev, o.heading, lineage, lead{do: func(ctx context.Context, f *flight) error {
-		return b.engine.makeStep(ctx, f, lineage, st.children, command{cfg: o.cfg})
+		return b.engine.makeStep(ctx, f, lineage, st.children, command{cfg: o.cfg, limit: b.job.Limits})
 	}})
 }
 
@@ -575,7 +585,7 @@ func (b *build) copy(ctx context.Context, st *stage, o *operation, lineage []str
 		}
 	}
 	ev := Event{Build: st.builds, Op: "copy", ID: id, Base: base}
-	c := command{cfg: o.cfg, stdin: func(ctx context.Context, w io.Writer) error {
+	c := command{cfg: o.cfg, limit: b.job.Limits, stdin: func(ctx context.Context, w io.Writer) error {
 		return manifest.WriteTar(ctx, w, source.TarOptions{Dst: o.copy.tarDst, User: source.User(o.context.User)})
 	}}
 	return b.step(ctx, o.op.Position(), ev, o.heading, lineage, lead{own: true, do: func(ctx context.Context, f *flight) error {
@@ -657,6 +667,9 @@ func (b *build) step(ctx context.Context, pos spec.Pos, ev Event, heading string
 	if err != nil {
 		if ctx.Err() != nil {
 			text := "cancelled"
+			if late := (*TimeoutError)(nil); errors.As(context.Cause(ctx), &late) {
+				text = late.Error()
+			}
 			if f != nil && f.left != nil {
 				text += ", but " + f.left.Error()
 			}

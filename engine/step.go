@@ -18,6 +18,7 @@ import (
 type command struct {
 	cfg   sandbox.Config
 	stdin func(ctx context.Context, w io.Writer) error // writes the standard input; nil for none
+	limit Limits
 }
 
 // cleanup gives a context for what has to be done whatever became of ctx.
@@ -202,17 +203,34 @@ func (e *Engine) runWithCaches(ctx context.Context, f *flight, c command) error 
 
 func mountpoint(path string) zfs.Property { return zfs.Property{Name: "mountpoint", Value: path} }
 
-// runCommand runs the command with its secrets masked in the log.
+// runCommand runs the command with its secrets masked in the log. What goes
+// beyond a limit is a *TimeoutError.
 func (e *Engine) runCommand(ctx context.Context, log *stepLog, c command) error {
+	limits := c.limit
+	if c.stdin != nil {
+		limits.Silence = 0 // what unpacks says nothing
+	}
+	limited, active, stop := limits.start(ctx)
+	defer stop()
+	err := e.runLimited(limited, log, active, c)
+	late := (*TimeoutError)(nil)
+	if err != nil && ctx.Err() == nil && errors.As(context.Cause(limited), &late) {
+		return &TimeoutError{What: late.What, Limit: late.Limit, Err: err}
+	}
+	return err
+}
+
+func (e *Engine) runLimited(ctx context.Context, log *stepLog, active func(), c command) error {
 	values := make([][]byte, len(c.cfg.Secrets))
 	for i, s := range c.cfg.Secrets {
 		values[i] = s.Value
 	}
-	output := newMasker(log, values)
+	masked := newMasker(log, values)
+	output := noting{masked, active}
 	c.cfg.HostPath = e.files.HostPath
 	if c.stdin == nil {
 		err := e.sandbox.Run(ctx, c.cfg, nil, output)
-		return errors.Join(err, output.Flush())
+		return errors.Join(err, masked.Flush())
 	}
 	r, w := io.Pipe()
 	sent := make(chan error, 1)
@@ -241,7 +259,7 @@ func (e *Engine) runCommand(ctx context.Context, log *stepLog, c command) error 
 	case sendErr != nil && (errors.As(err, new(*sandbox.ExitError)) || errors.Is(err, sendErr)):
 		err = nil // what was wrong with the input is why the command failed
 	}
-	return errors.Join(sendErr, err, output.Flush())
+	return errors.Join(sendErr, err, masked.Flush())
 }
 
 var errCommandEnded = errors.New("the command ended before it had read its input")

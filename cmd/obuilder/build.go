@@ -130,6 +130,7 @@ func (a *app) buildCommand() *cobra.Command {
 	var f jobFlags
 	var asJSON bool
 	var keepFree engine.Space
+	var limits engine.Limits
 	cmd := &cobra.Command{
 		Use:   "build -f SPEC [SRC_DIR]",
 		Short: "Build a spec, taking from the store every step that was built before",
@@ -147,15 +148,23 @@ The last line names the result.`,
 					return err
 				}
 			}
+			if err := limits.Check(); err != nil {
+				return usage(err.Error(), "0 is for none")
+			}
 			j, close, err := a.job(&f, args)
 			if err != nil {
 				return err
 			}
+			j.Limits = limits
 			return errors.Join(a.build(cmd.Context(), j, keepFree, asJSON), close())
 		},
 	}
 	f.add(cmd)
-	cmd.Flags().Var(spaceFlag{&keepFree}, "prune-threshold",
+	flags := cmd.Flags()
+	flags.DurationVar(&limits.Job, "job-timeout", 0, "how long all of it may take, such as 2h (default no limit)")
+	flags.DurationVar(&limits.Step, "step-timeout", 0, "how long the command of a step may run (default no limit)")
+	flags.DurationVar(&limits.Silence, "silence-timeout", 0, "how long a run step may print nothing (default no limit)")
+	flags.Var(spaceFlag{&keepFree}, "prune-threshold",
 		"prune in the background while less than that is free (default never)")
 	console.StreamFlag(cmd, &asJSON)
 	a.store.add(cmd)
