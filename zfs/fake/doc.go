@@ -11,6 +11,9 @@
 // contents of a dataset are an immutable tree of which only what is written to
 // is copied, as in ZFS itself. A command takes about a microsecond.
 //
+// [Machine.Send] and [Machine.Receive] take snapshots from one machine in memory
+// to another, in a stream of a format of their own.
+//
 // What it does, the texts it prints on standard error and its exit statuses
 // are those of OpenZFS 2.1.11 on Linux, observed on a real pool; [SnapshotMounts]
 // makes it behave as OpenZFS on macOS does where the two differ.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"strings"
 	"time"
 
 	"obuilder.org/obuilder/zfs"
@@ -295,7 +296,7 @@ func (s *sender) estimate(sent *sentSnap, from string) uint64 {
 	var n counter
 	_ = sent.write(s.ctx, &n)
 	at := ""
-	if !contains(from, '@') {
+	if !strings.Contains(from, "@") {
 		at = "@"
 	}
 	switch parsable := s.opts.Parsable; {
@@ -317,15 +318,6 @@ func (s *sender) total(n uint64) {
 		return
 	}
 	fmt.Fprintf(s.opts.Info, "total estimated size is %s\n", zfs.FormatSize(n))
-}
-
-func contains(s string, c byte) bool {
-	for i := range len(s) {
-		if s[i] == c {
-			return true
-		}
-	}
-	return false
 }
 
 // A counter counts what is written to it.

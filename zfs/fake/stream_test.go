@@ -211,7 +211,7 @@ func TestReplicateRandom(t *testing.T) {
 	}
 }
 
-// small makes a dataset whose stream has records of every kind.
+// smallHistory makes a dataset whose stream has records of every kind.
 func smallHistory(t testing.TB) (m *Machine, full, difference []byte) {
 	m = newTank(t)
 	create(t, m, "tank/a", prop("a:b", "1"))
@@ -419,4 +419,29 @@ func FuzzRecords(f *testing.F) {
 			t.Fatal(diff)
 		}
 	})
+}
+
+// benchmarkStream makes a snapshot of 64 MiB.
+func benchmarkStream(b *testing.B) *Machine {
+	m := newTank(b)
+	create(b, m, "tank/a")
+	write(b, m.Files(), tank+"/a/f", strings.Repeat("0123456789abcdef", 1<<22))
+	must(b, m.Snapshot(ctx, true, snap("tank/a@1")))
+	b.SetBytes(64 << 20)
+	b.ReportAllocs()
+	return m
+}
+
+func BenchmarkSend(b *testing.B) {
+	m := benchmarkStream(b)
+	for b.Loop() {
+		must(b, m.Send(ctx, snap("tank/a@1"), SendOptions{}, io.Discard))
+	}
+}
+
+func BenchmarkReceive(b *testing.B) {
+	stream := sendAll(b, benchmarkStream(b), "tank/a@1", SendOptions{})
+	for b.Loop() {
+		must(b, receive(newPond(b), "pond/a", ReceiveOptions{}, stream))
+	}
 }
