@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -21,11 +22,14 @@ import (
 	"obuilder.org/obuilder/zfs/fault"
 )
 
-// smallWorld is a world whose pool has room for seven steps named "big...",
-// which write 100 MiB each. When there is none they fail as a command does.
+// big is what a step named "big..." writes.
+var big = bytes.Repeat([]byte("big "), 10<<20)
+
+// smallWorld is a world whose pool has room for nine steps named "big...",
+// which write 40 MiB each. When there is none they fail as a command does.
 func smallWorld(t testing.TB, mode engine.SnapshotMode) *world {
 	w := &world{t: t, mode: mode, index: index.Memory(), clock: &stepClock{now: time.Unix(1_700_000_000, 0)}}
-	w.machine = fake.New(fake.Pool(poolName, 1<<30, poolMount), fake.SnapshotMounts(mode == engine.MountSnapshots))
+	w.machine = fake.New(fake.Pool(poolName, 512<<20, poolMount), fake.SnapshotMounts(mode == engine.MountSnapshots))
 	w.image("busybox")
 	w.script = func(ctx context.Context, cfg sandbox.Config, _ io.Reader, out io.Writer) error {
 		name := cfg.Argv[len(cfg.Argv)-1]
@@ -40,15 +44,9 @@ func smallWorld(t testing.TB, mode engine.SnapshotMode) *world {
 			return err
 		}
 		defer f.Close()
-		block := make([]byte, 1<<20)
-		for i := range block {
-			block[i] = byte(i)
-		}
-		for range 100 {
-			if _, err := f.Write(block); err != nil {
-				fmt.Fprintln(out, "No space left on device")
-				return &sandbox.ExitError{Argv: cfg.Argv, Status: 1}
-			}
+		if _, err := f.Write(big); err != nil {
+			fmt.Fprintln(out, "No space left on device")
+			return &sandbox.ExitError{Argv: cfg.Argv, Status: 1}
 		}
 		return nil
 	}
@@ -58,31 +56,29 @@ func smallWorld(t testing.TB, mode engine.SnapshotMode) *world {
 // A step that fills the pool fails, what nobody needs is pruned, and the step
 // is made once more; its build says so.
 func TestFullPool(t *testing.T) {
-	for _, mode := range modes {
-		w := smallWorld(t, mode)
-		e := w.open()
-		built := 0
-		for i := range 12 {
-			r := &recording{}
-			_, err := e.Build(t.Context(), engine.Job{Spec: parse(t, fmt.Sprintf(`((from busybox) (run (shell "big %d")))`, i)), Events: r.event})
-			w.must(err)
-			built++
-			if again := strings.Contains(r.String(), "[waiting] no space was left: "); again != (strings.Count(r.String(), "writing") == 2) ||
-				again != strings.Contains(r.String(), "No space left on device") {
-				t.Errorf("build %d:\n%s", i, r)
-			}
+	w := smallWorld(t, engine.MountSnapshots)
+	e := w.open()
+	built := 0
+	for i := range 12 {
+		r := &recording{}
+		_, err := e.Build(t.Context(), engine.Job{Spec: parse(t, fmt.Sprintf(`((from busybox) (run (shell "big %d")))`, i)), Events: r.event})
+		w.must(err)
+		built++
+		if again := strings.Contains(r.String(), "[waiting] no space was left: "); again != (strings.Count(r.String(), "writing") == 2) ||
+			again != strings.Contains(r.String(), "No space left on device") {
+			t.Errorf("build %d:\n%s", i, r)
 		}
-		stored := w.stored()
-		if len(stored) == built+1 {
-			t.Error("the pool was never full")
-		}
-		if stored[baseID] == "" {
-			t.Error("the base is gone, which every step needs")
-		}
-		w.must(e.Close())
-		if left := w.leftovers(); len(left) > 0 {
-			t.Errorf("left behind: %q", left)
-		}
+	}
+	stored := w.stored()
+	if len(stored) == built+1 {
+		t.Error("the pool was never full")
+	}
+	if stored[baseID] == "" {
+		t.Error("the base is gone, which every step needs")
+	}
+	w.must(e.Close())
+	if left := w.leftovers(); len(left) > 0 {
+		t.Errorf("left behind: %q", left)
 	}
 }
 
