@@ -636,7 +636,7 @@ func TestDeterministic(t *testing.T) {
 }
 
 func TestConcurrent(t *testing.T) {
-	armed := arm(t, "(fail (verb mount) (tries 10)) (delay (verb unmount) (probability 0.5)) (crash-after (verb promote) (nth 500))", newClock())
+	armed := arm(t, "(fail (verb mount) (tries 10)) (delay (verb unmount) (probability 0.5)) (crash-after (verb promote) (nth 800))", newClock()) // the last one: no mount is on its way then
 	m := fake.New(fake.Pool("tank", 1<<36, "/Volumes/tank"))
 	fs := fault.Wrap(m, armed)
 	ds := zfs.MustDataset("tank")
