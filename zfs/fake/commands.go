@@ -38,7 +38,7 @@ func (m *Machine) create(ds zfs.Dataset, opts zfs.CreateOptions) *failure {
 	if f != nil {
 		return f
 	}
-	if f := m.checkNew(parent, ds, settings, createNeeds); f != nil {
+	if f := m.checkNew(parent, ds, settings, createNeeds, emptyFS, emptyFS); f != nil {
 		return f
 	}
 	d := m.newDataset(parent, ds.Base())
@@ -63,8 +63,9 @@ func existsAlready(ds zfs.Dataset) *failure {
 	return failf(zfs.Exists, "cannot create '%s': dataset already exists", ds)
 }
 
-// checkNew checks what remains to be checked before ds is made.
-func (m *Machine) checkNew(parent *dataset, ds zfs.Dataset, settings []setting, needs uint64) *failure {
+// checkNew checks what remains to be checked before ds is made, which will use
+// and refer to so many bytes.
+func (m *Machine) checkNew(parent *dataset, ds zfs.Dataset, settings []setting, needs, used, refd uint64) *failure {
 	if parent.poolFree() < needs {
 		return failf(zfs.NoSpace, "cannot create '%s': out of space", ds)
 	}
@@ -72,7 +73,10 @@ func (m *Machine) checkNew(parent *dataset, ds zfs.Dataset, settings []setting, 
 		n := s.number()
 		switch s.id {
 		case propQuota, propRefquota:
-			if n > 0 && n < emptyFS {
+			if s.id == propRefquota {
+				used = refd
+			}
+			if n > 0 && n < used {
 				return failf(zfs.NoSpace, "cannot create '%s': out of space", ds)
 			}
 		case propReservation, propRefreservation:
@@ -141,7 +145,7 @@ func (m *Machine) clone(origin zfs.Snapshot, ds zfs.Dataset, props []zfs.Propert
 	if s.ds.pool != parent.pool {
 		return failf(zfs.Usage, "cannot create '%s': source and target pools differ", ds)
 	}
-	if f := m.checkNew(parent, ds, settings, cloneNeeds); f != nil {
+	if f := m.checkNew(parent, ds, settings, cloneNeeds, 0, s.refd); f != nil {
 		return f
 	}
 	d := m.newDataset(parent, name)

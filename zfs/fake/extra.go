@@ -126,14 +126,19 @@ func (m *Machine) ReleaseSnapshot(ctx context.Context, tag string, name zfs.Snap
 		if f != nil {
 			return f
 		}
-		if len(list) == 0 {
-			return failf(zfs.NotFound, "cannot release hold from snapshot '%s': dataset does not exist", name)
-		}
 		withTag := func(s *snapshot) bool {
 			return s.extra != nil && slices.ContainsFunc(s.extra.held, func(h hold) bool { return h.tag == tag })
 		}
 		if !slices.ContainsFunc(list, withTag) {
-			return failf(zfs.NotFound, "cannot release hold from snapshot '%s': no such tag on this dataset", name)
+			last := m.lookup(name.Dataset().String()) // the one that is looked at last decides (zfs_release_one)
+			for below := last.sorted(); recursive && len(below) > 0; below = last.sorted() {
+				last = below[len(below)-1]
+			}
+			text := "no such tag on this dataset"
+			if last.snapIndex(name.Tag()) < 0 {
+				text = "dataset does not exist"
+			}
+			return failf(zfs.NotFound, "cannot release hold from snapshot '%s': %s", name, text)
 		}
 		if slices.ContainsFunc(list, func(s *snapshot) bool { return s.deferred }) {
 			m.readAll() // clones keep it

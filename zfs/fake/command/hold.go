@@ -61,7 +61,7 @@ func (c *call) onHeld(names []string, do func(zfs.Snapshot) error, what string) 
 		snap, err := zfs.ParseSnapshot(name)
 		if err != nil {
 			text := wrongName(name, snapshot, false)
-			if text == "" {
+			if text == "" || c.verb == "release" { // which asks for the holds before it looks at the name
 				text = "dataset does not exist"
 			}
 			c.errorf("%s '%s': %s", what, name, text)
