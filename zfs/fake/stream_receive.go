@@ -215,11 +215,17 @@ func (x *reception) pack(h *streamHead, sendfs string) *failure {
 		f := x.locked(func() *failure {
 			x.soft = x.replicate(to, &renamed)
 			for _, name := range renamed { // they are mounted again when all has come
-				if d := x.m.lookup(name); d != nil && !x.NoMount {
-					if f := x.m.unmountAll(affectedBy(d, false, nil), x.ForceUnmount); f != nil {
-						x.warn("%s", f.Stderr)
-						x.soft = true
-					}
+				d := x.m.lookup(name)
+				switch {
+				case x.NoMount:
+					continue
+				case d == nil: // it got a name that was made up, and has gone since
+					x.warn("cannot open '%s': dataset does not exist", name)
+					continue
+				}
+				if f := x.m.unmountAll(affectedBy(d, false, nil), x.ForceUnmount); f != nil {
+					x.warn("%s", f.Stderr)
+					x.soft = true
 				}
 			}
 			return nil
