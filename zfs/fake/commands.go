@@ -15,7 +15,7 @@ import (
 func (m *Machine) Create(ctx context.Context, ds zfs.Dataset, opts zfs.CreateOptions) error {
 	f := m.begin(ctx)
 	if f == nil {
-		f = m.end(m.create(ds, opts))
+		f = m.end(m.create(ds, opts, true))
 	}
 	if f != nil {
 		return as(f, zfs.ArgvCreate(ds, opts))
@@ -23,23 +23,52 @@ func (m *Machine) Create(ctx context.Context, ds zfs.Dataset, opts zfs.CreateOpt
 	return nil
 }
 
-func (m *Machine) create(ds zfs.Dataset, opts zfs.CreateOptions) *failure {
-	parent, f := m.parentOf(ds, opts.Parents)
+// CreateUnmounted is zfs create -u.
+func (m *Machine) CreateUnmounted(ctx context.Context, ds zfs.Dataset, opts zfs.CreateOptions) error {
+	f := m.begin(ctx)
+	if f == nil {
+		f = m.end(m.create(ds, opts, false))
+	}
 	if f != nil {
+		return as(f, slices.Insert(zfs.ArgvCreate(ds, opts), 2, "-u"))
+	}
+	return nil
+}
+
+func (m *Machine) create(ds zfs.Dataset, opts zfs.CreateOptions, mounted bool) *failure {
+	if f := twiceAny(opts.Properties); f != nil {
 		return f
 	}
-	if parent.children.get(ds.Base()) != nil {
-		if opts.Parents {
+	if opts.Parents {
+		if m.lookup(ds.String()) != nil {
 			return nil
 		}
-		return existsAlready(ds)
+		if f := m.createAncestors(ds); f != nil {
+			return f
+		}
 	}
-	settings, f := m.parseAll("cannot create", ds.String(), opts.Properties, nil)
+	d, f := m.createHead(ds, opts.Properties)
+	if f == nil && mounted {
+		f = m.mountCreated(d)
+	}
+	return f
+}
+
+// createHead creates a file system and leaves it unmounted.
+func (m *Machine) createHead(ds zfs.Dataset, list []zfs.Property) (*dataset, *failure) {
+	parent, f := m.parentOf(ds)
 	if f != nil {
-		return f
+		return nil, f
 	}
-	if f := m.checkNew(parent, ds, settings, createNeeds, emptyFS, emptyFS); f != nil {
-		return f
+	if parent.children.get(ds.Base()) != nil {
+		return nil, existsAlready(ds)
+	}
+	settings, f := m.parseAll("cannot create", ds.String(), list, nil)
+	if f == nil {
+		f = m.checkNew(parent, ds, settings, createNeeds, emptyFS, emptyFS)
+	}
+	if f != nil {
+		return nil, f
 	}
 	d := m.newDataset(parent, ds.Base())
 	for _, s := range settings {
@@ -47,7 +76,47 @@ func (m *Machine) create(ds zfs.Dataset, opts zfs.CreateOptions) *failure {
 	}
 	d.born(emptyFS)
 	m.store.created(d)
-	return m.mountCreated(d)
+	return d, nil
+}
+
+// CreateAncestors creates what is missing above ds, as -p of zfs create, clone
+// and rename does.
+func (m *Machine) CreateAncestors(ctx context.Context, ds zfs.Dataset) error {
+	return m.change(ctx, zfs.ArgvCreate(ds, zfs.CreateOptions{Parents: true}), func() *failure { return m.createAncestors(ds) })
+}
+
+func (m *Machine) createAncestors(ds zfs.Dataset) *failure {
+	parent, ok := ds.Parent()
+	switch {
+	case !ok:
+		return failf(zfs.Usage, "cannot create '%s': missing dataset name", ds)
+	case m.lookup(parent.String()) != nil:
+		return nil
+	case m.lookup(ds.Pool()) == nil:
+		return failf(zfs.NotFound, "cannot create '%s': no such pool '%s'", ds, ds.Pool())
+	}
+	if f := m.createAncestors(parent); f != nil {
+		return f
+	}
+	d, f := m.createHead(parent, nil)
+	if f == nil {
+		f = m.mountNew(d)
+	}
+	return f
+}
+
+// CheckProperties is what zfs create -n checks: whether something called name,
+// which need not be a name that it can have, could have properties.
+func (m *Machine) CheckProperties(ctx context.Context, name string, props ...zfs.Property) error {
+	f := m.look(ctx)
+	if f == nil {
+		_, f = m.parseAll("cannot verify", name, props, nil)
+		m.mu.Unlock()
+	}
+	if f != nil {
+		return as(f, []string{"zfs", "create", "-n", name})
+	}
+	return nil
 }
 
 // mountCreated mounts a new file system.
@@ -91,8 +160,8 @@ func (m *Machine) checkNew(parent *dataset, ds zfs.Dataset, settings []setting, 
 	return nil
 }
 
-// parentOf finds the parent of what is to be made, or makes it.
-func (m *Machine) parentOf(ds zfs.Dataset, create bool) (*dataset, *failure) {
+// parentOf finds the parent of what is to be made.
+func (m *Machine) parentOf(ds zfs.Dataset) (*dataset, *failure) {
 	name, ok := ds.Parent()
 	if !ok {
 		return nil, failf(zfs.Usage, "cannot create '%s': missing dataset name", ds)
@@ -103,13 +172,8 @@ func (m *Machine) parentOf(ds zfs.Dataset, create bool) (*dataset, *failure) {
 		return d, nil
 	case m.lookup(ds.Pool()) == nil:
 		return nil, failf(zfs.NotFound, "cannot create '%s': no such pool '%s'", ds, ds.Pool())
-	case !create:
-		return nil, failf(zfs.NotFound, "cannot create '%s': parent does not exist", ds)
 	}
-	if f := m.create(name, zfs.CreateOptions{Parents: true}); f != nil {
-		return nil, f
-	}
-	return m.lookup(name.String()), nil
+	return nil, failf(zfs.NotFound, "cannot create '%s': parent does not exist", ds)
 }
 
 // Clone implements [zfs.FS].
@@ -125,11 +189,14 @@ func (m *Machine) Clone(ctx context.Context, origin zfs.Snapshot, ds zfs.Dataset
 }
 
 func (m *Machine) clone(origin zfs.Snapshot, ds zfs.Dataset, props []zfs.Property) *failure {
+	if f := twiceAny(props); f != nil {
+		return f
+	}
 	s := m.lookupSnap(origin)
 	if s == nil {
 		return failf(zfs.NotFound, "cannot open '%s': dataset does not exist", origin)
 	}
-	parent, f := m.parentOf(ds, false)
+	parent, f := m.parentOf(ds)
 	if f != nil {
 		return f
 	}
@@ -178,24 +245,20 @@ func (m *Machine) SnapshotWith(ctx context.Context, recursive bool, props []zfs.
 	return nil
 }
 
-const snapshotUsage = `usage:
-	snapshot [-r] [-o property=value] ... <filesystem|volume>@<snap> ...
-
-For the property list, run: zfs set|get
-
-For the delegated permission list, run: zfs allow|unallow`
-
 type newSnapshot struct {
 	d    *dataset
 	name string
 }
 
 func (m *Machine) snapshot(recursive bool, props []zfs.Property, snaps []zfs.Snapshot) *failure {
+	if f := twiceAny(props); f != nil {
+		return f
+	}
 	list := m.fresh[:0]
 	for _, s := range snaps {
 		d := m.lookup(s.Dataset().String())
 		if d == nil {
-			f := failf(zfs.NotFound, "cannot open '%s': dataset does not exist\n%s", s.Dataset(), snapshotUsage)
+			f := failf(zfs.NotFound, "cannot open '%s': dataset does not exist", s.Dataset())
 			f.Status = 2
 			return f
 		}
@@ -206,16 +269,36 @@ func (m *Machine) snapshot(recursive bool, props []zfs.Property, snaps []zfs.Sna
 		}
 	}
 	if len(list) == 0 {
-		f := failf(zfs.Usage, "missing snapshot argument\n%s", snapshotUsage)
-		f.Status = 2
-		return f
+		return usageError("missing snapshot argument")
 	}
 	m.fresh = list
-	none := ""
-	if recursive || len(list) > 1 {
-		none = "\nno snapshots were created"
+	f := m.snapshotAll(list, props, len(snaps) > 1)
+	if f != nil && (recursive || len(snaps) > 1) {
+		f.Stderr += "\nno snapshots were created"
 	}
-	if len(snaps) > 1 {
+	return f
+}
+
+// snapshotAll takes all of list; several says that some may be there twice.
+func (m *Machine) snapshotAll(list []newSnapshot, props []zfs.Property, several bool) *failure {
+	for _, n := range list {
+		if n.d.nameLen()+1+len(n.name) > zfs.MaxNameLen {
+			return failf(zfs.Usage, "cannot create snapshot '%s@%s': name is too long", n.d.fullName(), n.name)
+		}
+	}
+	for _, p := range props {
+		if userPropBytes(p.Name) && len(p.Name) > maxUserProp {
+			return failf(zfs.Usage, "cannot create snapshots : property name '%s' is too long", p.Name)
+		}
+		if !validUserProp(p.Name) {
+			return failf(zfs.Usage, "cannot create snapshots : this property can not be modified for snapshots")
+		}
+	}
+	settings, f := m.parseAll("cannot create snapshots", "", props, nil)
+	if f != nil {
+		return f
+	}
+	if several {
 		seen := make(map[*dataset]string, len(list))
 		unique := list[:0]
 		for _, n := range list {
@@ -223,48 +306,33 @@ func (m *Machine) snapshot(recursive bool, props []zfs.Property, snaps []zfs.Sna
 			if ok && name == n.name { // given twice is given once
 				continue
 			}
-			if ok {
-				return failf(zfs.Usage, "cannot create snapshots : multiple snapshots of same fs not allowed%s", none)
+			if ok || n.d.pool != list[0].d.pool {
+				return failf(zfs.Usage, "cannot create snapshots : multiple snapshots of same fs not allowed") // sic
 			}
 			seen[n.d] = n.name
 			unique = append(unique, n)
 		}
 		list = unique
 	}
-	var texts []string
-	kind := zfs.Unknown
+	var exist []string
 	for _, n := range list {
-		switch {
-		case n.d.snapIndex(n.name) >= 0:
-			kind = zfs.Exists
-			texts = append(texts, "cannot create snapshot '"+n.d.fullName()+"@"+n.name+"': dataset already exists")
-		case n.d.nameLen()+1+len(n.name) > zfs.MaxNameLen:
-			kind = zfs.Usage
-			texts = append(texts, "cannot create snapshot '"+n.d.fullName()+"@"+n.name+"': name is too long")
+		if n.d.snapIndex(n.name) >= 0 {
+			exist = append(exist, "cannot create snapshot '"+n.d.fullName()+"@"+n.name+"': dataset already exists")
 		}
 	}
-	if texts != nil {
-		return failf(kind, "%s%s", strings.Join(texts, "\n"), none)
+	if exist != nil {
+		return failf(zfs.Exists, "%s", strings.Join(exist, "\n"))
 	}
 	if list[0].d.poolFree() < snapshotNeeds*uint64(len(list)) {
-		return failf(zfs.NoSpace, "cannot create snapshot '%s@%s': out of space%s", list[0].d.fullName(), list[0].name, none)
+		return failf(zfs.NoSpace, "cannot create snapshot '%s@%s': out of space", list[0].d.fullName(), list[0].name)
 	}
 	for _, n := range list { // what the head shares with it has to fit besides what is reserved
 		if n.d.refreserved == 0 {
 			continue
 		}
 		if left, _ := n.d.available(); min(n.d.refreserved, n.d.written()) > left {
-			return failf(zfs.NoSpace, "cannot create snapshot '%s@%s': out of space%s", n.d.fullName(), n.name, none)
+			return failf(zfs.NoSpace, "cannot create snapshot '%s@%s': out of space", n.d.fullName(), n.name)
 		}
-	}
-	for _, p := range props {
-		if !validUserProp(p.Name) {
-			return failf(zfs.Usage, "cannot create snapshots : this property can not be modified for snapshots%s", none)
-		}
-	}
-	settings, f := m.parseAll("cannot create snapshots", "", props, nil)
-	if f != nil {
-		return f
 	}
 	if f := m.store.freeze(list); f != nil {
 		return f
@@ -362,6 +430,17 @@ func (m *Machine) set(ds zfs.Dataset, list []zfs.Property) *failure {
 	if f := m.mountAll(moved, wasNone); f != nil {
 		f.Stderr += "\nproperty may be set but unable to remount filesystem"
 		return f
+	}
+	return nil
+}
+
+// twiceAny refuses properties of which one is there twice.
+func twiceAny(list []zfs.Property) *failure {
+	for i, p := range list {
+		if f := twice(p.Name, list[:i]); f != nil {
+			f.Status = 1
+			return f
+		}
 	}
 	return nil
 }
@@ -504,378 +583,6 @@ func (d *dataset) sorted() []*dataset {
 	d.children.all(func(c *dataset) { list = append(list, c) })
 	slices.SortFunc(list, func(a, b *dataset) int { return strings.Compare(a.name, b.name) })
 	return list
-}
-
-// Mount implements [zfs.FS].
-func (m *Machine) Mount(ctx context.Context, target zfs.Name) error {
-	f := m.begin(ctx)
-	if f == nil {
-		f = m.end(m.mountTarget(target))
-	}
-	if f != nil {
-		return as(f, zfs.ArgvMount(target))
-	}
-	return nil
-}
-
-func (m *Machine) mountTarget(target zfs.Name) *failure {
-	d, f := m.toMount(target)
-	if f != nil {
-		return f
-	}
-	if s, ok := target.(zfs.Snapshot); ok {
-		i := d.snapIndex(s.Tag())
-		switch {
-		case i < 0:
-			return failf(zfs.NotFound, "cannot open '%s': dataset does not exist", s)
-		case d.mnt == nil:
-			f := failf(zfs.NotMounted, "parent dataset '%s' must be mounted", s.Dataset())
-			f.Status = 22 // EINVAL
-			return f
-		case d.snaps[i].mounted:
-			return &failure{Kind: zfs.Mounted, Status: 16} // EBUSY; it prints nothing
-		}
-		d.snaps[i].mounted = true
-		return nil
-	}
-	at, _ := d.mountpoint()
-	switch {
-	case at == "legacy":
-		return failf(zfs.Usage, "cannot mount '%s': legacy mountpoint\nuse mount(8) to mount this filesystem", target)
-	case at == "none":
-		return failf(zfs.Usage, "cannot mount '%s': no mountpoint set", target)
-	case d.is(propCanmount, "off"):
-		return failf(zfs.Usage, "cannot mount '%s': 'canmount' property is set to 'off'", target)
-	case d.mnt != nil:
-		return failf(zfs.Mounted, "cannot mount '%s': filesystem already mounted", target)
-	}
-	return m.mountAt(d, at)
-}
-
-// toMount finds what is to be mounted or unmounted.
-func (m *Machine) toMount(target zfs.Name) (*dataset, *failure) {
-	ds, ok := target.(zfs.Dataset)
-	if s, snap := target.(zfs.Snapshot); snap {
-		if !m.macOS {
-			return nil, failf(zfs.Unsupported, "cannot open '%s': snapshot delimiter '@' is not expected here", s)
-		}
-		ds, ok = s.Dataset(), true
-	}
-	d := m.lookup(ds.String())
-	if !ok || d == nil {
-		return nil, failf(zfs.NotFound, "cannot open '%s': dataset does not exist", target)
-	}
-	return d, nil
-}
-
-// Unmount implements [zfs.FS].
-func (m *Machine) Unmount(ctx context.Context, target zfs.Name, force bool) error {
-	f := m.begin(ctx)
-	if f == nil {
-		f = m.end(m.unmountTarget(target, force))
-	}
-	if f != nil {
-		return as(f, zfs.ArgvUnmount(target, force))
-	}
-	return nil
-}
-
-func (m *Machine) unmountTarget(target zfs.Name, force bool) *failure {
-	d, f := m.toMount(target)
-	if f != nil {
-		return f
-	}
-	if s, ok := target.(zfs.Snapshot); ok {
-		i := d.snapIndex(s.Tag())
-		switch {
-		case i < 0:
-			return failf(zfs.NotFound, "cannot open '%s': dataset does not exist", s)
-		case !d.snaps[i].mounted:
-			return failf(zfs.NotMounted, "cannot unmount '%s': not currently mounted", s)
-		case d.snaps[i].open > 0 && !force:
-			return failf(zfs.Busy, "cannot unmount '%s/.zfs/snapshot/%s': pool or dataset is busy", d.mnt.path, s.Tag())
-		}
-		d.snaps[i].mounted = false
-		return nil
-	}
-	if at, _ := d.mountpoint(); at == "legacy" {
-		return failf(zfs.Usage, "cannot unmount '%s': legacy mountpoint\nuse umount(8) to unmount this filesystem", target)
-	}
-	if d.mnt == nil {
-		return failf(zfs.NotMounted, "cannot unmount '%s': not currently mounted", target)
-	}
-	return m.unmountAll(affectedBy(d, true, nil), force)
-}
-
-// Promote implements [zfs.FS].
-func (m *Machine) Promote(ctx context.Context, ds zfs.Dataset) error {
-	f := m.begin(ctx)
-	if f == nil {
-		f = m.end(m.promote(ds))
-	}
-	if f != nil {
-		return as(f, zfs.ArgvPromote(ds))
-	}
-	return nil
-}
-
-func (m *Machine) promote(ds zfs.Dataset) *failure {
-	d := m.lookup(ds.String())
-	if d == nil {
-		return failf(zfs.NotFound, "cannot open '%s': dataset does not exist", ds)
-	}
-	s := d.origin
-	if s == nil {
-		return failf(zfs.Usage, "cannot promote '%s': not a cloned filesystem", ds)
-	}
-	from := s.ds
-	moving := slices.Index(from.snaps, s) + 1
-	for _, t := range from.snaps[:moving] {
-		if d.snapIndex(t.name) >= 0 {
-			return failf(zfs.Exists, "cannot promote '%s': conflicting snapshot '%s' from parent '%s'", ds, t.name, s.fullName())
-		}
-	}
-	origin := from.origin
-	s.removeClone(d)
-	if origin != nil {
-		origin.removeClone(from)
-		origin.addClone(d)
-	}
-	d.snaps = append(slices.Clone(from.snaps[:moving]), d.snaps...)
-	from.snaps = slices.Clone(from.snaps[moving:])
-	for _, t := range d.snaps[:moving] {
-		t.ds, t.mounted = d, false
-		m.store.moved(t)
-	}
-	s.addClone(from)
-	from.recount()
-	d.recount()
-	m.store.changed(from)
-	m.store.changed(d)
-	return nil
-}
-
-// Rename implements [zfs.FS].
-func (m *Machine) Rename(ctx context.Context, from, to zfs.Name, opts zfs.RenameOptions) error {
-	f := m.begin(ctx)
-	if f == nil {
-		f = m.end(m.rename(from, to, opts))
-	}
-	if f != nil {
-		return as(f, zfs.ArgvRename(from, to, opts))
-	}
-	return nil
-}
-
-const renameUsage = `usage:
-	rename [-f] <filesystem|volume|snapshot> <filesystem|volume|snapshot>
-	rename -p [-f] <filesystem|volume> <filesystem|volume>
-	rename -u [-f] <filesystem> <filesystem>
-	rename -r <snapshot> <snapshot>
-
-For the property list, run: zfs set|get
-
-For the delegated permission list, run: zfs allow|unallow`
-
-func (m *Machine) rename(from, to zfs.Name, opts zfs.RenameOptions) *failure {
-	source, isSnap := from.(zfs.Snapshot)
-	target, toSnap := to.(zfs.Snapshot)
-	text := ""
-	switch {
-	case isSnap != toSnap && isSnap:
-		return failf(zfs.Usage, "cannot open '%s': missing '@' delimiter in snapshot name", to)
-	case isSnap != toSnap:
-		return failf(zfs.Usage, "cannot open '%s': snapshot delimiter '@' is not expected here", to)
-	case opts.Recursive && !isSnap:
-		text = "source dataset for recursive rename must be a snapshot"
-	case opts.NoRemount && opts.Parents:
-		text = "-u and -p options are mutually exclusive"
-	case opts.Recursive && opts.Parents:
-		text = "-p and -r options are mutually exclusive"
-	case opts.Recursive && opts.NoRemount:
-		text = "-u and -r options are mutually exclusive"
-	}
-	if text != "" {
-		f := failf(zfs.Usage, "%s\n%s", text, renameUsage)
-		f.Status = 2
-		return f
-	}
-	if isSnap {
-		return m.renameSnap(source, target, opts.Recursive)
-	}
-	return m.renameDataset(from.(zfs.Dataset), to.(zfs.Dataset), opts)
-}
-
-func (m *Machine) renameSnap(from, to zfs.Snapshot, recursive bool) *failure {
-	s := m.lookupSnap(from)
-	switch {
-	case s == nil:
-		return failf(zfs.NotFound, "cannot open '%s': dataset does not exist", from)
-	case from.Dataset() != to.Dataset():
-		return failf(zfs.Usage, "cannot rename to '%s': snapshots must be part of same dataset", to)
-	case from == to:
-		return nil
-	}
-	list := []*dataset{s.ds}
-	if recursive {
-		list = s.ds.subtree(list[:0])
-	}
-	for _, d := range list {
-		if d.snapIndex(from.Tag()) < 0 || d.snapIndex(to.Tag()) < 0 {
-			continue
-		}
-		if recursive {
-			return failf(zfs.Exists, "cannot rename '%s': a child dataset already has a snapshot with the new name", from)
-		}
-		return failf(zfs.Exists, "cannot rename '%s': dataset already exists", from)
-	}
-	for _, d := range list {
-		if i := d.snapIndex(from.Tag()); i >= 0 {
-			d.snaps[i].name, d.snaps[i].mounted = to.Tag(), false
-			m.store.moved(d.snaps[i])
-		}
-	}
-	return nil
-}
-
-// subtree appends d and all below it, parents first.
-func (d *dataset) subtree(list []*dataset) []*dataset {
-	list = append(list, d)
-	d.children.all(func(c *dataset) { list = c.subtree(list) })
-	return list
-}
-
-func (m *Machine) renameDataset(from, to zfs.Dataset, opts zfs.RenameOptions) *failure {
-	d := m.lookup(from.String())
-	if d == nil {
-		return failf(zfs.NotFound, "cannot open '%s': dataset does not exist", from)
-	}
-	if from == to {
-		return nil
-	}
-	if opts.Parents && from.Pool() == to.Pool() && !from.Contains(to) {
-		if _, f := m.parentOf(to, true); f != nil {
-			return f
-		}
-	}
-	parent, f := m.parentOf(to, false)
-	if f != nil {
-		return f
-	}
-	switch {
-	case from.Pool() != to.Pool() || d.parent == nil:
-		return failf(zfs.Usage, "cannot rename to '%s': datasets must be within same pool", to)
-	case from.Contains(to):
-		return failf(zfs.Usage, "cannot rename to '%s': New dataset name cannot be a descendant of current dataset name", to)
-	case parent.children.get(to.Base()) != nil:
-		return failf(zfs.Exists, "cannot rename '%s': dataset already exists", from)
-	}
-	grown := len(to.String()) - len(from.String())
-	for _, c := range d.subtree(nil) {
-		long := len(c.fullName())
-		for _, s := range c.snaps {
-			long = max(long, len(c.fullName())+1+len(s.name))
-		}
-		if long+grown > zfs.MaxNameLen {
-			return failf(zfs.Usage, "cannot rename '%s': new name of child dataset is too long", from)
-		}
-	}
-	var moved []affected
-	if !opts.NoRemount {
-		moved = affectedBy(d, true, nil)
-		if f := m.unmountAll(moved, opts.Force); f != nil {
-			return f
-		}
-		m.removeMountpoint(d)
-	}
-	if d.parent != parent {
-		d.moveTo(parent)
-	}
-	d.parent.children.remove(d.name)
-	d.name, d.parent = to.Base(), parent
-	parent.children.add(d)
-	m.store.changed(d)
-	return m.mountAll(moved, false)
-}
-
-// Rollback implements [zfs.FS].
-func (m *Machine) Rollback(ctx context.Context, to zfs.Snapshot, recursive bool) error {
-	return m.RollbackWith(ctx, to, RollbackMode{Recursive: recursive})
-}
-
-// A RollbackMode says how far a rollback goes.
-type RollbackMode struct {
-	Recursive  bool // -r: destroy snapshots that are more recent
-	Dependents bool // -R: also clones of them
-	Force      bool // -f: unmount clones that are destroyed by force
-}
-
-// RollbackWith is Rollback with more of what zfs rollback can do.
-func (m *Machine) RollbackWith(ctx context.Context, to zfs.Snapshot, mode RollbackMode) error {
-	f := m.begin(ctx)
-	if f == nil {
-		f = m.end(m.rollback(to, mode))
-	}
-	if f != nil {
-		return as(f, zfs.ArgvRollback(to, mode.Recursive))
-	}
-	return nil
-}
-
-func (m *Machine) rollback(to zfs.Snapshot, mode RollbackMode) *failure {
-	s := m.lookupSnap(to)
-	if s == nil {
-		return failf(zfs.NotFound, "cannot open '%s': dataset does not exist", to)
-	}
-	d := s.ds
-	i := slices.Index(d.snaps, s)
-	later := d.snaps[i+1:]
-	if len(later) > 0 {
-		m.readAll()
-	}
-	var list, clones []string
-	for _, t := range later {
-		list = append(list, t.fullName())
-		m.dependents(t, func(name string, snap bool) { clones = append(clones, name) })
-	}
-	switch {
-	case len(later) > 0 && !mode.Recursive && !mode.Dependents:
-		return failf(zfs.HasChildren, "cannot rollback to '%s': more recent snapshots or bookmarks exist\nuse '-r' to force deletion of the following snapshots and bookmarks:\n%s", to, strings.Join(list, "\n"))
-	case len(clones) > 0 && !mode.Dependents:
-		return failf(zfs.HasClones, "cannot rollback to '%s': clones of previous snapshots exist\nuse '-R' to force deletion of the following clones and dependents:\n%s", to, strings.Join(clones, "\n"))
-	}
-	var failed *failure
-	for _, t := range slices.Clone(later) { // each with its clones, and whatever becomes of the others
-		var order destruction
-		order.addClones(t)
-		f := m.destroyAll(&order, mode.Force)
-		if f == nil {
-			if f = t.inUse(); f != nil {
-				f = failf(f.Kind, "cannot destroy '%s': dataset is busy", t.fullName())
-			} else {
-				m.dropSnap(t)
-				continue
-			}
-		}
-		if failed == nil {
-			failed = f
-		} else {
-			failed.Stderr += "\n" + f.Stderr
-		}
-	}
-	if failed != nil {
-		return failed
-	}
-	if f := m.store.rolledBack(s); f != nil {
-		return f
-	}
-	d.tree, d.refd, d.dead, d.frozen = s.tree, s.refd, nil, s.txg
-	d.recount()
-	if d.mnt != nil {
-		m.keepMounts(d)
-	}
-	m.store.changed(d)
-	return nil
 }
 
 // Pool implements [zfs.FS].

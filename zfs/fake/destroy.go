@@ -8,196 +8,266 @@ import (
 	"obuilder.org/obuilder/zfs"
 )
 
+// DestroyOptions are those of zfs destroy.
+type DestroyOptions struct {
+	zfs.DestroyMode
+	DryRun bool // -n: nothing is destroyed
+	// Goes, when not nil, is told the name of each dataset and snapshot before
+	// it goes or, for a dry run and after a failure, would go.
+	Goes func(name string, would bool)
+	// Frees, when not nil, is told how many bytes the snapshots hold that go
+	// or would go. It is not called for a dataset.
+	Frees func(bytes uint64)
+}
+
+func (o *DestroyOptions) goes(name func() string) {
+	if o.Goes != nil {
+		o.Goes(name(), o.DryRun)
+	}
+}
+
 // Destroy implements [zfs.FS].
 func (m *Machine) Destroy(ctx context.Context, target zfs.Name, mode zfs.DestroyMode) error {
+	if s, ok := target.(zfs.Snapshot); ok {
+		return m.DestroySnapshots(ctx, s.Dataset(), s.Tag(), DestroyOptions{DestroyMode: mode})
+	}
+	ds, _ := target.(zfs.Dataset)
+	return m.DestroyDataset(ctx, ds, DestroyOptions{DestroyMode: mode})
+}
+
+// DestroyDataset is zfs destroy of a file system.
+func (m *Machine) DestroyDataset(ctx context.Context, ds zfs.Dataset, opts DestroyOptions) error {
 	f := m.begin(ctx)
 	if f == nil {
-		f = m.end(m.destroy(target, mode))
+		f = m.end(m.destroyDataset(ds, opts))
 	}
 	if f != nil {
-		return as(f, zfs.ArgvDestroy(target, mode))
+		return as(f, zfs.ArgvDestroy(ds, opts.DestroyMode))
 	}
 	return nil
 }
 
-func (m *Machine) destroy(target zfs.Name, mode zfs.DestroyMode) *failure {
-	mode.Recursive = mode.Recursive || mode.Dependents
-	if m.asksForClones(target) {
+// DestroySnapshots is zfs destroy ds@spec, where spec is names of snapshots and
+// ranges of them, as "a,b%c".
+func (m *Machine) DestroySnapshots(ctx context.Context, ds zfs.Dataset, spec string, opts DestroyOptions) error {
+	f := m.begin(ctx)
+	if f == nil {
+		f = m.end(m.destroySnapshots(ds, spec, opts))
+	}
+	if f != nil {
+		argv := zfs.ArgvDestroy(ds, opts.DestroyMode)
+		argv[len(argv)-1] += "@" + spec
+		return as(f, argv)
+	}
+	return nil
+}
+
+func (m *Machine) destroyDataset(ds zfs.Dataset, opts DestroyOptions) *failure {
+	opts.Recursive = opts.Recursive || opts.Dependents
+	d := m.lookup(ds.String())
+	switch {
+	case opts.Defer:
+		return failf(zfs.Usage, "cannot open '%s': missing '@' delimiter in snapshot name", ds)
+	case d == nil:
+		return failf(zfs.NotFound, "cannot open '%s': dataset does not exist", ds)
+	case d.parent == nil && !opts.Recursive:
+		return failf(zfs.Usage, "cannot destroy '%s': operation does not apply to pools\n"+
+			"use 'zfs destroy -r %[1]s' to destroy all datasets in the pool\n"+
+			"use 'zpool destroy %[1]s' to destroy the pool itself", ds)
+	}
+	if m.asksForClones(d) {
 		m.readAll()
 	}
-	if s, ok := target.(zfs.Snapshot); ok {
-		return m.destroySnaps(s.Dataset(), s.Tag(), mode)
-	}
-	d, f := m.toDestroy(target, mode)
-	if f != nil {
-		return f
-	}
-	if d.children.len() == 0 && len(d.snaps) == 0 {
-		return m.destroyOne(d, mode.Force)
-	}
-	if !mode.Dependents {
-		if f := checkDependents(d, mode.Recursive); f != nil {
+	if d.children.len() == 0 && len(d.snaps) == 0 && opts.Goes == nil && !opts.DryRun {
+		if f := m.destroyHead(d, opts.Force); f != nil || d.parent != nil {
 			return f
 		}
 	}
-	var order destruction
-	order.add(d)
-	return m.destroyAll(&order, mode.Force)
+	if !opts.Dependents {
+		if f := needsMore(d, nil, opts.Recursive); f != nil {
+			return f
+		}
+	}
+	x := destroyer{Machine: m, opts: opts}
+	if f := dependents(d, nil, false, x.destroy); f != nil {
+		x.add(f)
+		return x.all()
+	}
+	x.destroy(d, nil)
+	x.add(m.destroyBatch(x.batch, false))
+	return x.all()
 }
 
-// asksForClones reports whether destroying target depends on what has been
-// cloned from it.
-func (m *Machine) asksForClones(target zfs.Name) bool {
-	ds, ok := target.(zfs.Dataset)
-	if !ok {
-		return true
-	}
-	d := m.lookup(ds.String())
-	if m.dir == nil || d == nil {
-		return false
-	}
-	return slices.ContainsFunc(d.subtree(nil), func(x *dataset) bool {
+// asksForClones reports whether destroying d depends on what has been cloned
+// from its snapshots, or from its origin.
+func (m *Machine) asksForClones(d *dataset) bool {
+	return m.dir != nil && slices.ContainsFunc(d.subtree(nil), func(x *dataset) bool {
 		return len(x.snaps) > 0 || x.origin != nil && x.origin.deferred
 	})
 }
 
-// A destruction is what is to be destroyed, each after what depends on it.
-type destruction struct {
-	list  []*dataset
-	met   map[*dataset]bool // true once it is in the list
-	cycle *dataset          // depends on itself; what comes after it is not known
+// dependents visits what has to go before a dataset or, when s is not nil, a
+// snapshot of it can: children, then snapshots, each after its own dependents.
+// What is reached in two ways is visited twice, unless it has gone in between.
+// A dataset can depend on itself, by way of a child that has been promoted:
+// there it turns back or, unless loops are allowed, fails. That is all as zfs
+// does it (iter_dependents_cb in libzfs_iter.c), but for the order of children,
+// of snapshots and of clones, which there is that of hash tables.
+func dependents(d *dataset, s *snapshot, loops bool, visit func(d *dataset, s *snapshot)) *failure {
+	w := walkDown{loops: loops, visit: visit}
+	if s != nil {
+		return w.clones(s)
+	}
+	return w.below(d)
 }
 
-// add appends d and all that has to go with it. It is false when there is no
-// order: a clone can have been renamed to be above its origin.
-func (o *destruction) add(d *dataset) bool {
-	if done, met := o.met[d]; met {
-		if !done && o.cycle == nil {
-			o.cycle = d
-		}
-		return done
-	}
-	if o.met == nil {
-		o.met = make(map[*dataset]bool)
-	}
-	o.met[d] = false
+type walkDown struct {
+	stack []*dataset
+	loops bool
+	visit func(*dataset, *snapshot)
+}
+
+func (w *walkDown) below(d *dataset) *failure {
+	w.stack = append(w.stack, d)
 	for _, c := range d.sorted() {
-		if !o.add(c) {
-			return false
+		if f := w.whole(c); f != nil {
+			return f
 		}
 	}
-	for _, s := range d.snaps {
-		if !o.addClones(s) {
-			return false
-		}
-	}
-	o.met[d] = true
-	o.list = append(o.list, d)
-	return true
-}
-
-func (o *destruction) addClones(s *snapshot) bool {
-	for c := s.firstClone; c != nil; c = c.nextClone {
-		if !o.add(c) {
-			return false
-		}
-	}
-	return true
-}
-
-// destroyAll destroys as much as it can, as destroy -r does.
-func (m *Machine) destroyAll(o *destruction, force bool) *failure {
-	var texts []string
-	var kind zfs.Kind
-	for _, d := range o.list {
-		f := m.destroyOne(d, force)
-		if f == nil {
+	for _, s := range slices.Backward(slices.Clone(d.snaps)) {
+		if s.gone {
 			continue
 		}
-		if texts == nil {
-			kind = f.Kind
+		if f := w.clones(s); f != nil {
+			return f
 		}
-		texts = append(texts, f.Stderr)
+		w.visit(d, s)
 	}
-	if o.cycle != nil {
-		texts = append(texts, "cannot determine dependent datasets: recursive dependency at '"+o.cycle.fullName()+"'")
-	}
-	if texts != nil {
-		return failf(kind, "%s", strings.Join(texts, "\n"))
+	w.stack = w.stack[:len(w.stack)-1]
+	return nil
+}
+
+// whole visits a dataset with all that depends on it.
+func (w *walkDown) whole(d *dataset) *failure {
+	switch {
+	case d.gone:
+		return nil
+	case !slices.Contains(w.stack, d):
+		if f := w.below(d); f != nil {
+			return f
+		}
+		w.visit(d, nil)
+	case !w.loops:
+		return failf(zfs.Unknown, "cannot determine dependent datasets: recursive dependency at '%s'", d.fullName())
 	}
 	return nil
 }
 
-// checkDependents refuses what needs -r or -R.
-func checkDependents(d *dataset, recursive bool) *failure {
+func (w *walkDown) clones(s *snapshot) *failure {
+	for _, c := range s.cloneList() {
+		if f := w.whole(c); f != nil {
+			return f
+		}
+	}
+	return nil
+}
+
+func (s *snapshot) cloneList() (list []*dataset) {
+	for c := s.firstClone; c != nil; c = c.nextClone {
+		list = append(list, c)
+	}
+	return list
+}
+
+// nameOf gives the name of a dataset or, when s is not nil, of a snapshot.
+func nameOf(d *dataset, s *snapshot) string {
+	if s != nil {
+		return s.fullName()
+	}
+	return d.fullName()
+}
+
+// needsMore says what needs -r or, when recursive or for a snapshot, -R to be
+// destroyed with its dependents.
+func needsMore(d *dataset, s *snapshot, recursive bool) *failure {
 	var list []string
-	var visit func(*dataset)
-	show := func(of *dataset, name func() string) {
-		if inside := of.below(d); inside != recursive {
-			list = append(list, name())
+	_ = dependents(d, s, true, func(x *dataset, t *snapshot) {
+		if s != nil || x.below(d) != recursive {
+			list = append(list, nameOf(x, t))
 		}
-	}
-	var stack []*dataset // as zfs does, which gives twice what is reached in two ways
-	visit = func(x *dataset) {
-		if slices.Contains(stack, x) {
-			return
-		}
-		stack = append(stack, x)
-		defer func() { stack = stack[:len(stack)-1] }()
-		for _, c := range x.sorted() {
-			visit(c)
-			show(c, c.fullName)
-		}
-		for _, s := range slices.Backward(x.snaps) {
-			for c := s.firstClone; c != nil; c = c.nextClone {
-				visit(c)
-				show(c, c.fullName)
-			}
-			show(x, s.fullName)
-		}
-	}
-	visit(d)
+	})
 	switch {
 	case len(list) == 0:
 		return nil
+	case s != nil:
+		return failf(zfs.HasClones, "cannot destroy '%s': snapshot has dependent clones\nuse '-R' to destroy the following datasets:\n%s", s.fullName(), strings.Join(list, "\n"))
 	case recursive:
 		return failf(zfs.HasClones, "cannot destroy '%s': filesystem has dependent clones\nuse '-R' to destroy the following datasets:\n%s", d.fullName(), strings.Join(list, "\n"))
 	}
 	return failf(zfs.HasChildren, "cannot destroy '%s': filesystem has children\nuse '-r' to destroy the following datasets:\n%s", d.fullName(), strings.Join(list, "\n"))
 }
 
-// dependents calls f for what depends on a snapshot, in the order in which it can be destroyed.
-func (m *Machine) dependents(s *snapshot, f func(name string, snap bool)) {
-	var visit func(*dataset)
-	seen := make(map[*dataset]bool) // a dataset can depend on itself, by way of a child
-	visit = func(x *dataset) {
-		if seen[x] {
-			return
+// A destroyer destroys one thing after the other and goes on when it cannot, as
+// destroy -r does.
+type destroyer struct {
+	*Machine
+	opts  DestroyOptions
+	batch []*snapshot // those that go together, before the next dataset
+	failures
+}
+
+func (x *destroyer) destroy(d *dataset, s *snapshot) {
+	x.opts.goes(func() string { return nameOf(d, s) })
+	switch {
+	case x.opts.DryRun:
+	case s != nil:
+		x.batch = append(x.batch, s)
+	case d.parent == nil: // a pool stays, and so do its snapshots until the end
+	default:
+		f := x.destroyBatch(x.batch, false)
+		x.batch = nil
+		if f == nil {
+			f = x.destroyHead(d, x.opts.Force)
 		}
-		seen[x] = true
-		for _, c := range x.sorted() {
-			visit(c)
-		}
-		for _, s := range slices.Backward(x.snaps) {
-			for c := s.firstClone; c != nil; c = c.nextClone {
-				visit(c)
-			}
-			f(s.fullName(), true)
-		}
-		f(x.fullName(), false)
-	}
-	for c := s.firstClone; c != nil; c = c.nextClone {
-		visit(c)
+		x.add(f)
 	}
 }
 
-// destroyOne destroys d with its snapshots. Of the top of a pool only the
-// snapshots go.
-func (m *Machine) destroyOne(d *dataset, force bool) *failure {
-	var inUse *failure // one of them keeps all of them
-	for _, s := range slices.Backward(d.snaps) {
-		f := s.inUse()
-		switch {
+// destroyHead destroys a dataset that has no snapshots.
+func (m *Machine) destroyHead(d *dataset, force bool) *failure {
+	if d.parent == nil {
+		return nil
+	}
+	if d.mnt != nil {
+		if f := m.detach(d, force); f != nil {
+			return f
+		}
+	}
+	return m.dropHead(d)
+}
+
+// dropHead destroys a dataset that is not mounted.
+func (m *Machine) dropHead(d *dataset) *failure {
+	switch {
+	case d.mnt != nil: // another was mounted above it
+		return failf(zfs.Busy, "cannot destroy '%s': dataset is busy", d.fullName())
+	case d.children.len() > 0 || len(d.snaps) > 0:
+		return failf(zfs.HasChildren, "cannot destroy '%s': dataset already exists", d.fullName()) // sic
+	}
+	m.removeMountpoint(d)
+	m.dropDataset(d)
+	return nil
+}
+
+// destroyBatch destroys snapshots: all of them or none. Those that cannot be
+// destroyed now are when they can, if that is what is asked for.
+func (m *Machine) destroyBatch(batch []*snapshot, deferred bool) *failure {
+	var inUse *failure
+	for _, s := range batch {
+		if s.gone {
+			continue
+		}
+		switch f := s.inUse(deferred); {
 		case f == nil:
 		case inUse == nil:
 			inUse = f
@@ -208,33 +278,25 @@ func (m *Machine) destroyOne(d *dataset, force bool) *failure {
 	if inUse != nil {
 		return inUse
 	}
-	for len(d.snaps) > 0 {
-		m.dropSnap(d.snaps[len(d.snaps)-1])
-	}
-	if d.parent == nil {
-		return nil
-	}
-	if d.mnt != nil {
-		if f := m.detach(d, force); f != nil {
-			return f
+	for _, s := range batch {
+		switch {
+		case s.gone: // twice in the batch
+		case s.firstClone != nil || s.holds() > 0:
+			s.deferred = true
+			m.store.moved(s)
+		default:
+			m.dropSnap(s)
 		}
 	}
-	if d.mnt != nil { // another was mounted above it
-		return failf(zfs.Busy, "cannot destroy '%s': dataset is busy", d.fullName())
-	}
-	if d.children.len() > 0 {
-		return failf(zfs.HasChildren, "cannot destroy '%s': dataset already exists", d.fullName()) // sic
-	}
-	m.removeMountpoint(d)
-	m.dropDataset(d)
 	return nil
 }
 
-func (s *snapshot) inUse() *failure {
+// inUse says why a snapshot cannot be destroyed, or not even deferred.
+func (s *snapshot) inUse(deferred bool) *failure {
 	switch {
-	case s.open > 0 || s.holds() > 0:
+	case s.open > 0 || s.holds() > 0 && !deferred:
 		return failf(zfs.Busy, "cannot destroy snapshot %s: dataset is busy", s.fullName())
-	case s.firstClone != nil:
+	case s.firstClone != nil && !deferred:
 		return failf(zfs.HasClones, "cannot destroy snapshot %s: snapshot is cloned", s.fullName())
 	}
 	return nil
@@ -249,7 +311,7 @@ func (m *Machine) dropDataset(d *dataset) {
 	}
 	d.parent.children.remove(d.name)
 	m.store.destroyed(d)
-	d.tree = nil
+	d.tree, d.gone = nil, true
 	if origin != nil && origin.deferred && origin.firstClone == nil && origin.holds() == 0 {
 		m.dropSnap(origin)
 	}
@@ -269,12 +331,25 @@ func (m *Machine) dropSnap(s *snapshot) {
 	d.frozen = d.prevTxg()
 	d.refresh()
 	m.store.dropped(s)
+	s.gone = true
 }
 
-// matching gives the snapshots of d that spec names, oldest first for a range
-// (zfs_iter_snapspec in libzfs_iter.c): names and ranges first%last with commas
-// between them, each snapshot once.
+// matching gives the snapshots of d that spec names (zfs_iter_snapspec in
+// libzfs_iter.c): names and ranges first%last with commas between them, each
+// snapshot once.
 func (d *dataset) matching(spec string) []*snapshot {
+	one := func(name string) int {
+		if len(name) > zfs.MaxNameLen-d.nameLen()-1 { // as much of it as fits after the name of d is looked for
+			name = name[:zfs.MaxNameLen-d.nameLen()-1]
+		}
+		return d.snapIndex(name)
+	}
+	if !strings.ContainsAny(spec, "%,") {
+		if i := one(spec); i >= 0 {
+			return d.snaps[i : i+1 : i+1]
+		}
+		return nil
+	}
 	var list []*snapshot
 	add := func(s *snapshot) {
 		if !slices.Contains(list, s) {
@@ -284,7 +359,7 @@ func (d *dataset) matching(spec string) []*snapshot {
 	for part := range strings.SplitSeq(spec, ",") {
 		first, last, ranged := strings.Cut(part, "%")
 		if !ranged {
-			if i := d.snapIndex(part); i >= 0 {
+			if i := one(part); i >= 0 {
 				add(d.snaps[i])
 			}
 			continue
@@ -306,199 +381,96 @@ func (d *dataset) matching(spec string) []*snapshot {
 	return list
 }
 
-// matchingBelow is matching of d and, when recursive, of all below it.
-func (d *dataset) matchingBelow(spec string, recursive bool, list []*snapshot) []*snapshot {
-	list = append(list, d.matching(spec)...)
-	if recursive {
-		for _, c := range d.sorted() {
-			list = c.matchingBelow(spec, true, list)
-		}
+// wouldFree is what the snapshots from i to j of d hold together
+// (dsl_dataset_space_wouldfree in dsl_dataset.c).
+func (d *dataset) wouldFree(i, j int) (bytes uint64) {
+	before := d.originTxg()
+	if i > 0 {
+		before = d.snaps[i-1].txg
 	}
-	return list
+	for ; i <= j; i++ {
+		bytes += d.deadAfter(i).after(before)
+	}
+	return bytes
 }
 
-// destroySnaps destroys the snapshots of a dataset that spec names and, with
-// -r, of all below it: all of them or none.
-func (m *Machine) destroySnaps(ds zfs.Dataset, spec string, mode zfs.DestroyMode) *failure {
+// destroySnapshots destroys the snapshots of a dataset that spec names and,
+// with -r, those of all below it.
+func (m *Machine) destroySnapshots(ds zfs.Dataset, spec string, opts DestroyOptions) *failure {
+	opts.Recursive = opts.Recursive || opts.Dependents
 	d := m.lookup(ds.String())
 	if d == nil {
 		return failf(zfs.NotFound, "cannot open '%s': dataset does not exist", ds)
 	}
-	list := d.matchingBelow(spec, mode.Recursive, nil)
-	if len(list) == 0 {
+	m.readAll()
+	x := destroyer{Machine: m, opts: opts}
+	var list []*snapshot
+	var bytes uint64
+	var gather func(*dataset)
+	gather = func(d *dataset) {
+		found := d.matching(spec)
+		if !opts.Defer && !opts.Dependents {
+			for _, s := range found {
+				if f := needsMore(d, s, true); f != nil {
+					x.add(f)
+					x.opts.DryRun = true // from here on
+				}
+			}
+		}
+		if len(found) > 0 && (opts.Goes != nil || opts.Frees != nil) {
+			bytes += x.announce(d, found)
+		}
+		list = append(list, found...)
+		if opts.Recursive {
+			for _, c := range d.sorted() {
+				gather(c)
+			}
+		}
+	}
+	gather(d)
+	switch {
+	case x.texts != nil:
+		return x.all()
+	case len(list) == 0:
 		return failf(zfs.NotFound, "could not find any snapshots to destroy; check snapshot names.")
 	}
-	var texts []string
-	for _, s := range list {
-		if text := m.cloned(s, mode); text != "" {
-			texts = append(texts, text)
-		}
+	if opts.Frees != nil {
+		opts.Frees(bytes)
 	}
-	if texts != nil {
-		return failf(zfs.HasClones, "%s", strings.Join(texts, "\n"))
-	}
-	if mode.Dependents {
-		var order destruction
-		for _, s := range list {
-			if !order.addClones(s) {
-				break
-			}
-		}
-		if f := m.destroyAll(&order, mode.Force); f != nil {
-			return f
-		}
-	}
-	var inUse *failure
-	for _, s := range list {
-		if s.ds.snapIndex(s.name) < 0 || mode.Defer && s.open == 0 {
-			continue
-		}
-		switch f := s.inUse(); {
-		case f == nil:
-		case inUse == nil:
-			inUse = f
-		default:
-			inUse.Stderr += "\n" + f.Stderr
-		}
-	}
-	if inUse != nil {
-		return inUse
-	}
-	for _, s := range list {
-		switch {
-		case s.ds.snapIndex(s.name) < 0: // it was deferred, and has gone with its last clone
-		case s.firstClone != nil || s.holds() > 0:
-			s.deferred = true
-			m.store.moved(s)
-		default:
-			m.dropSnap(s)
-		}
-	}
-	return nil
-}
-
-// cloned says why a snapshot cannot be destroyed in this mode: because of its
-// clones. It is empty when it can.
-func (m *Machine) cloned(s *snapshot, mode zfs.DestroyMode) string {
-	if s.firstClone == nil || mode.Defer || mode.Dependents {
-		return ""
-	}
-	text := "cannot destroy '" + s.fullName() + "': snapshot has dependent clones\nuse '-R' to destroy the following datasets:"
-	m.dependents(s, func(name string, _ bool) { text += "\n" + name })
-	return text
-}
-
-// DestroySnapshots is zfs destroy ds@spec, where spec is names of snapshots
-// and ranges of them, as "a,b%c".
-func (m *Machine) DestroySnapshots(ctx context.Context, ds zfs.Dataset, spec string, mode zfs.DestroyMode) error {
-	return m.change(ctx, []string{"zfs", "destroy", ds.String() + "@" + spec}, func() *failure {
-		m.readAll()
-		mode.Recursive = mode.Recursive || mode.Dependents
-		return m.destroySnaps(ds, spec, mode)
-	})
-}
-
-// SnapshotsIn is what a specification of snapshots means for one dataset.
-type SnapshotsIn struct {
-	Names    []string // oldest first
-	Reclaims uint64   // bytes that their destruction would free
-	Cloned   string   // what zfs says of those that cannot be destroyed because of clones
-}
-
-// SnapshotsOf gives what DestroySnapshots would destroy, by dataset, without
-// those that have no such snapshots.
-func (m *Machine) SnapshotsOf(ctx context.Context, ds zfs.Dataset, spec string, mode zfs.DestroyMode) ([]SnapshotsIn, error) {
-	argv := []string{"zfs", "destroy", "-n", ds.String() + "@" + spec}
-	if f := m.look(ctx); f != nil {
-		return nil, as(f, argv)
-	}
-	defer m.mu.Unlock()
-	m.readAll()
-	top := m.lookup(ds.String())
-	if top == nil {
-		return nil, as(failf(zfs.NotFound, "cannot open '%s': dataset does not exist", ds), argv)
-	}
-	var found []SnapshotsIn
-	var visit func(*dataset)
-	visit = func(d *dataset) {
-		var in SnapshotsIn
-		list := d.matching(spec)
-		for _, s := range list {
-			if text := m.cloned(s, mode); text != "" {
-				in.Cloned = strings.TrimPrefix(in.Cloned+"\n"+text, "\n")
-			}
-		}
-		for i, s := range d.snaps {
-			if slices.Contains(list, s) {
-				in.Names = append(in.Names, s.fullName())
-				in.Reclaims += d.unique(i)
-			}
-		}
-		if len(in.Names) > 0 {
-			found = append(found, in)
-		}
-		if mode.Recursive || mode.Dependents {
-			for _, c := range d.sorted() {
-				visit(c)
-			}
-		}
-	}
-	visit(top)
-	return found, nil
-}
-
-// ClonesOf gives what DestroySnapshots with Dependents would destroy before
-// the snapshots, in that order.
-func (m *Machine) ClonesOf(ds zfs.Dataset, spec string, mode zfs.DestroyMode) []string {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	d := m.lookup(ds.String())
-	if d == nil {
+	if opts.DryRun {
 		return nil
 	}
-	var names []string
-	for _, s := range d.matchingBelow(spec, mode.Recursive || mode.Dependents, nil) {
-		m.dependents(s, func(name string, _ bool) {
-			if !slices.Contains(names, name) {
-				names = append(names, name)
+	if opts.Dependents {
+		for _, s := range list {
+			if f := dependents(s.ds, s, false, x.destroy); f != nil {
+				x.add(f)
+				return x.all()
 			}
-		})
+		}
+		if f := m.destroyBatch(x.batch, false); f != nil {
+			x.add(f)
+			return x.all()
+		}
 	}
-	return names
+	x.add(m.destroyBatch(list, opts.Defer))
+	return x.all()
 }
 
-// CheckDestroy fails as Destroy of a dataset does before it has destroyed
-// anything.
-func (m *Machine) CheckDestroy(ctx context.Context, ds zfs.Dataset, mode zfs.DestroyMode) error {
-	argv := zfs.ArgvDestroy(ds, mode)
-	if f := m.look(ctx); f != nil {
-		return as(f, argv)
+// announce tells of snapshots of d that go, oldest first, and gives what they hold.
+func (x *destroyer) announce(d *dataset, found []*snapshot) (bytes uint64) {
+	d = x.space(d)
+	first := -1
+	for i := 0; i <= len(d.snaps); i++ {
+		switch goes := i < len(d.snaps) && slices.Contains(found, d.snaps[i]); {
+		case goes:
+			x.opts.goes(d.snaps[i].fullName)
+			if first < 0 {
+				first = i
+			}
+		case first >= 0:
+			bytes += d.wouldFree(first, i-1)
+			first = -1
+		}
 	}
-	defer m.mu.Unlock()
-	m.readAll()
-	mode.Recursive = mode.Recursive || mode.Dependents
-	d, f := m.toDestroy(ds, mode)
-	if f == nil && !mode.Dependents && (d.children.len() > 0 || len(d.snaps) > 0) {
-		f = checkDependents(d, mode.Recursive)
-	}
-	if f != nil {
-		return as(f, argv)
-	}
-	return nil
-}
-
-// toDestroy finds a dataset that can be destroyed.
-func (m *Machine) toDestroy(target zfs.Name, mode zfs.DestroyMode) (*dataset, *failure) {
-	d := m.lookup(target.String())
-	switch {
-	case mode.Defer:
-		return nil, failf(zfs.Usage, "cannot open '%s': missing '@' delimiter in snapshot name", target)
-	case d == nil:
-		return nil, failf(zfs.NotFound, "cannot open '%s': dataset does not exist", target)
-	case d.parent == nil && !mode.Recursive:
-		return nil, failf(zfs.Usage, "cannot destroy '%s': operation does not apply to pools\n"+
-			"use 'zfs destroy -r %[1]s' to destroy all datasets in the pool\n"+
-			"use 'zpool destroy %[1]s' to destroy the pool itself", target)
-	}
-	return d, nil
+	return bytes
 }

@@ -891,14 +891,14 @@ func (d *directory) unplace(link, hidden string) error {
 }
 
 // attach is [Machine.attach].
-func (d *directory) attach(x *dataset, at string) (zfs.Kind, string) {
+func (d *directory) attach(x *dataset, at string, over bool) (zfs.Kind, string) {
 	name := "'" + x.fullName() + "'"
 	where, err := d.locate(x, at, true)
 	if err != nil {
 		f := d.failure(err, "'%s'", at)
 		return f.Kind, f.Stderr
 	}
-	if where.below != nil && x.is(propOverlay, "off") {
+	if where.below != nil && !over {
 		return zfs.Busy, "'" + at + "': directory is not empty"
 	}
 	if x.data == nil || x.data.refs > 1 {

@@ -88,33 +88,41 @@ func (m *Machine) sameBelow(name zfs.Snapshot, recursive bool) ([]*snapshot, *fa
 	return list, nil
 }
 
+// maxTag is the length of the longest tag of a hold, in bytes.
+const maxTag = 255
+
 // HoldSnapshot is zfs hold [-r] tag name: the snapshot cannot be destroyed
 // until it is released.
 func (m *Machine) HoldSnapshot(ctx context.Context, tag string, name zfs.Snapshot, recursive bool) error {
 	argv := []string{"zfs", "hold", tag, name.String()}
 	return m.change(ctx, argv, func() *failure {
 		list, f := m.sameBelow(name, recursive)
-		if f != nil {
+		switch {
+		case f != nil:
 			return f
-		}
-		if len(list) == 0 {
+		case len(list) == 0:
 			return failf(zfs.NotFound, "cannot hold snapshot '%s': dataset does not exist", name)
+		case tag == "":
+			return failf(zfs.Usage, "cannot hold: operation not applicable to datasets of this type")
+		case len(tag) > maxTag:
+			return failf(zfs.Usage, "cannot hold snapshot '%s': dataset name is too long", list[0].fullName())
 		}
-		var texts []string
 		for _, s := range list {
-			if slices.ContainsFunc(s.more().held, func(h hold) bool { return h.tag == tag }) {
-				texts = append(texts, "cannot hold snapshot '"+s.fullName()+"': tag already exists on this dataset")
+			if s.held(tag) {
+				return failf(zfs.Exists, "cannot hold snapshot '%s': tag already exists on this dataset", s.fullName())
 			}
 		}
-		if texts != nil {
-			return failf(zfs.Exists, "%s", strings.Join(texts, "\n"))
-		}
 		for _, s := range list {
-			s.extra.held = append(s.extra.held, hold{tag, m.clock().Unix()})
+			e := s.more()
+			e.held = append(e.held, hold{tag, m.clock().Unix()})
 			m.store.moved(s)
 		}
 		return nil
 	})
+}
+
+func (s *snapshot) held(tag string) bool {
+	return s.extra != nil && slices.ContainsFunc(s.extra.held, func(h hold) bool { return h.tag == tag })
 }
 
 // ReleaseSnapshot is zfs release [-r] tag name. A snapshot that was destroyed
@@ -122,31 +130,36 @@ func (m *Machine) HoldSnapshot(ctx context.Context, tag string, name zfs.Snapsho
 func (m *Machine) ReleaseSnapshot(ctx context.Context, tag string, name zfs.Snapshot, recursive bool) error {
 	argv := []string{"zfs", "release", tag, name.String()}
 	return m.change(ctx, argv, func() *failure {
-		list, f := m.sameBelow(name, recursive)
-		if f != nil {
-			return f
+		d := m.lookup(name.Dataset().String())
+		if d == nil {
+			return failf(zfs.NotFound, "cannot open '%s': dataset does not exist", name.Dataset())
 		}
-		withTag := func(s *snapshot) bool {
-			return s.extra != nil && slices.ContainsFunc(s.extra.held, func(h hold) bool { return h.tag == tag })
+		var list []*snapshot
+		why := "" // what is said if there is none is what was wrong with the last
+		var visit func(*dataset)
+		visit = func(x *dataset) {
+			switch i := x.snapIndex(name.Tag()); {
+			case i < 0:
+				why = "dataset does not exist"
+			case !x.snaps[i].held(tag):
+				why = "no such tag on this dataset"
+			default:
+				list = append(list, x.snaps[i])
+			}
+			if recursive {
+				for _, c := range x.sorted() {
+					visit(c)
+				}
+			}
 		}
-		if !slices.ContainsFunc(list, withTag) {
-			last := m.lookup(name.Dataset().String()) // the one that is looked at last decides (zfs_release_one)
-			for below := last.sorted(); recursive && len(below) > 0; below = last.sorted() {
-				last = below[len(below)-1]
-			}
-			text := "no such tag on this dataset"
-			if last.snapIndex(name.Tag()) < 0 {
-				text = "dataset does not exist"
-			}
-			return failf(zfs.NotFound, "cannot release hold from snapshot '%s': %s", name, text)
+		visit(d)
+		if len(list) == 0 {
+			return failf(zfs.NotFound, "cannot release hold from snapshot '%s': %s", name, why)
 		}
 		if slices.ContainsFunc(list, func(s *snapshot) bool { return s.deferred }) {
 			m.readAll() // clones keep it
 		}
 		for _, s := range list {
-			if !withTag(s) {
-				continue
-			}
 			s.extra.held = slices.DeleteFunc(s.extra.held, func(h hold) bool { return h.tag == tag })
 			m.store.moved(s)
 			if s.deferred && s.holds() == 0 && s.firstClone == nil {
@@ -167,12 +180,18 @@ func (m *Machine) Holds(ctx context.Context, name zfs.Snapshot, recursive bool) 
 	}
 	defer m.mu.Unlock()
 	list, f := m.sameBelow(name, recursive)
-	if f != nil || len(list) == 0 {
+	switch {
+	case recursive && f != nil:
+		return nil, as(f, argv)
+	case !recursive && len(list) == 0:
 		return nil, as(failf(zfs.NotFound, "cannot open '%s': dataset does not exist", name), argv)
 	}
 	var held []Held
 	for _, s := range list {
-		for _, h := range s.more().held {
+		if s.extra == nil {
+			continue
+		}
+		for _, h := range s.extra.held {
 			held = append(held, Held{s.fullName(), h.tag, h.since})
 		}
 	}
@@ -349,106 +368,6 @@ func (m *Machine) Mounts() []Mounted {
 	return mounts
 }
 
-// UnmountOne unmounts a file system but nothing below it, as zfs unmount -a
-// does with each.
-func (m *Machine) UnmountOne(ctx context.Context, ds zfs.Dataset, force bool) error {
-	return m.change(ctx, zfs.ArgvUnmount(ds, force), func() *failure {
-		d := m.lookup(ds.String())
-		if d == nil || d.mnt == nil {
-			return nil // it has gone with another
-		}
-		return m.detach(d, force)
-	})
-}
-
 // MountsSnapshots reports whether zfs mount takes a snapshot here; see
 // [SnapshotMounts].
 func (m *Machine) MountsSnapshots() bool { return m.macOS }
-
-// SamePlace reports whether two paths lead into the same file system, and
-// whether to the same file. On a machine in a directory it compares the paths.
-// Errors are those of package syscall.
-func (m *Machine) SamePlace(a, b string) (volume, file bool, err error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.dir != nil {
-		a, b = strings.TrimRight(a, "/"), strings.TrimRight(b, "/")
-		return a == b || strings.HasPrefix(a, b+"/"), a == b, nil
-	}
-	p, err := m.resolve(a, true)
-	if err != nil {
-		return false, false, err
-	}
-	q, err := m.resolve(b, true)
-	if err != nil {
-		return false, false, nil
-	}
-	volume = p.mnt == q.mnt && p.snap == q.snap
-	return volume, volume && p.obj == q.obj && p.ctl == q.ctl, nil
-}
-
-// CreateUnmounted is zfs create -u.
-func (m *Machine) CreateUnmounted(ctx context.Context, ds zfs.Dataset, opts zfs.CreateOptions) error {
-	return m.change(ctx, zfs.ArgvCreate(ds, opts), func() *failure {
-		if m.lookup(ds.String()) != nil && opts.Parents {
-			return nil
-		}
-		if f := m.create(ds, opts); f != nil {
-			return f
-		}
-		d := m.lookup(ds.String())
-		if d.mnt == nil {
-			return nil
-		}
-		if f := m.detach(d, true); f != nil {
-			return f
-		}
-		m.store.changed(d)
-		m.removeMountpoint(d)
-		return nil
-	})
-}
-
-// Dependents gives the names of what has to go before a dataset or snapshot
-// can, each after what depends on it. As with zfs, what is reached in two
-// ways is given twice.
-func (m *Machine) Dependents(target zfs.Name) []string {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	var names []string
-	var stack []*dataset
-	var fromSnap func(*snapshot)
-	var fromDataset func(*dataset)
-	fromSnap = func(s *snapshot) {
-		for c := s.firstClone; c != nil; c = c.nextClone {
-			fromDataset(c)
-			names = append(names, c.fullName())
-		}
-	}
-	fromDataset = func(d *dataset) {
-		if slices.Contains(stack, d) {
-			return
-		}
-		stack = append(stack, d)
-		for _, c := range d.sorted() {
-			fromDataset(c)
-			names = append(names, c.fullName())
-		}
-		for _, s := range slices.Backward(d.snaps) {
-			fromSnap(s)
-			names = append(names, s.fullName())
-		}
-		stack = stack[:len(stack)-1]
-	}
-	switch t := target.(type) {
-	case zfs.Snapshot:
-		if s := m.lookupSnap(t); s != nil {
-			fromSnap(s)
-		}
-	case zfs.Dataset:
-		if d := m.lookup(t.String()); d != nil {
-			fromDataset(d)
-		}
-	}
-	return names
-}

@@ -145,11 +145,10 @@ func (f *Files) open(name string, flag int, perm fs.FileMode) (*file, error) {
 		if err := dir.readOnly(); err != nil {
 			return nil, err
 		}
-		obj, err := dir.mnt.vol.add(dir.obj, base, inode{mode: perm & fs.ModePerm, mtime: m.now()})
+		at, err = dir.add(base, inode{mode: perm & fs.ModePerm, mtime: m.now()})
 		if err != nil {
 			return nil, err
 		}
-		at = place{mnt: dir.mnt, obj: obj}
 	case err != nil:
 		return nil, err
 	}
@@ -486,7 +485,7 @@ func (f *Files) Symlink(oldname, newname string) error {
 	defer f.m.mu.Unlock()
 	dir, base, err := f.toMake(newname)
 	if err == nil {
-		_, err = dir.mnt.vol.add(dir.obj, base, inode{mode: fs.ModeSymlink | 0o777, target: oldname, mtime: f.m.now()})
+		_, err = dir.add(base, inode{mode: fs.ModeSymlink | 0o777, target: oldname, mtime: f.m.now()})
 	}
 	if err != nil {
 		return &os.LinkError{Op: "symlink", Old: oldname, New: newname, Err: err}

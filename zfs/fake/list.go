@@ -241,19 +241,28 @@ func (m *Machine) getAll(target zfs.Name, properties []string) ([]zfs.Value, *fa
 func (m *Machine) At(path string) (string, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	name, _, err := m.at(path)
+	return name, err
+}
+
+// at is At. It also says whether the path is where that is mounted.
+func (m *Machine) at(name string) (of string, top bool, err error) {
 	if m.dir != nil {
-		return m.dir.nameAt(path)
+		of, err = m.dir.nameAt(name)
+		d := m.lookup(of)
+		return of, d != nil && d.mnt != nil && d.mnt.path == path.Clean(name), err
 	}
-	p, err := m.resolve(path, true)
+	p, err := m.resolve(name, true)
+	top = p.ctl == notCtl && p.obj == rootObj
 	switch {
 	case err != nil:
-		return "", errors.New(errnoText(err))
+		return "", false, errors.New(errnoText(err))
 	case p.snap != nil:
-		return p.snap.fullName(), nil
+		return p.snap.fullName(), top, nil
 	case p.mnt.vol.ds == nil:
-		return "", nil
+		return "", false, nil
 	}
-	return p.mnt.vol.ds.fullName(), nil
+	return p.mnt.vol.ds.fullName(), top, nil
 }
 
 // nameAt is [Machine.At]. It goes by the name of the path: links in it are not

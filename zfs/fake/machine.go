@@ -184,7 +184,7 @@ type snapshot struct {
 	firstClone, lastClone *dataset
 
 	open     int  // files of it that are open
-	mounted  bool // by name (macOS)
+	mounted  bool // by name on macOS, elsewhere because somebody has been in it
 	deferred bool // to be destroyed with its last clone or hold
 	extra    *extra
 

@@ -22,7 +22,13 @@ func (m *Machine) mountNew(d *dataset) *failure {
 
 // mountAt mounts d at its mount point, which is a path.
 func (m *Machine) mountAt(d *dataset, at string) *failure {
-	kind, text := m.attach(d, at)
+	return m.mountOver(d, at, d.is(propOverlay, "on"))
+}
+
+// mountOver is mountAt which, unless over is set, refuses a directory that is
+// not empty.
+func (m *Machine) mountOver(d *dataset, at string, over bool) *failure {
+	kind, text := m.attach(d, at, over)
 	if text != "" {
 		return failf(kind, "cannot mount %s", text)
 	}
@@ -31,9 +37,9 @@ func (m *Machine) mountAt(d *dataset, at string) *failure {
 
 // attach mounts d on a directory, which it makes. What it gives is empty or
 // what zfs says after "cannot mount".
-func (m *Machine) attach(d *dataset, at string) (zfs.Kind, string) {
+func (m *Machine) attach(d *dataset, at string, over bool) (zfs.Kind, string) {
 	if m.dir != nil {
-		return m.dir.attach(d, at)
+		return m.dir.attach(d, at, over)
 	}
 	w := m.from()
 	err := w.walk(at, true)
@@ -55,7 +61,7 @@ func (m *Machine) attach(d *dataset, at string) (zfs.Kind, string) {
 	if on.ctl != notCtl || on.snap != nil {
 		return zfs.Permission, "'" + d.fullName() + "': " + errnoText(syscall.EPERM)
 	}
-	if d.is(propOverlay, "off") && (on.obj == rootObj && on.mnt != m.root || !on.contents().empty(on.obj)) {
+	if !over && (on.obj == rootObj && on.mnt != m.root || !on.contents().empty(on.obj)) {
 		return zfs.Busy, "'" + at + "': directory is not empty"
 	}
 	m.moved++
@@ -99,10 +105,8 @@ func (m *Machine) unhook(mnt *mount) {
 	mnt.gone = true
 	d := mnt.vol.ds
 	d.mnt = nil
-	if m.macOS {
-		for _, s := range d.snaps { // they are found through it
-			s.mounted = false
-		}
+	for _, s := range d.snaps { // they are found through it
+		s.mounted = false
 	}
 }
 
@@ -164,7 +168,7 @@ func (m *Machine) unmountAll(list []affected, force bool) *failure {
 		if f := m.detach(a.d, force); f != nil {
 			for _, b := range slices.Backward(list[:i]) {
 				if b.mounted && b.d.mnt == nil {
-					m.attach(b.d, b.path)
+					m.attach(b.d, b.path, true)
 				}
 			}
 			return f
@@ -201,27 +205,46 @@ func (m *Machine) mountAll(list []affected, wasNone bool) *failure {
 	return first
 }
 
-// keepMounts keeps what is mounted inside d where it was, after a rollback of
-// d in which its directories may have gone.
-func (m *Machine) keepMounts(d *dataset) {
-	over := d.mnt.over
-	d.mnt.over = nil
-	for at, mnt := range over {
-		rel, ok := strings.CutPrefix(mnt.path, d.mnt.path+"/")
+// waysToMounts gives the names in d of the directories that something is mounted
+// on, for keepMounts.
+func (m *Machine) waysToMounts(d *dataset) (ways []item) {
+	if d.mnt == nil {
+		return nil
+	}
+	for at, over := range d.mnt.over {
+		rel, ok := strings.CutPrefix(over.path, d.mnt.path+"/")
 		if !ok || at == rootObj {
-			d.mnt.put(at, mnt)
 			continue
 		}
-		obj := uint64(rootObj)
+		dir := uint64(rootObj)
 		for name := range strings.SplitSeq(path.Clean(rel), "/") {
-			next, ok := d.child(obj, name)
+			obj, ok := d.child(dir, name)
 			if !ok {
-				next = d.put(obj, name, inode{mode: fs.ModeDir | 0o755, mtime: m.now()})
+				break
 			}
-			obj = next
+			if obj == at {
+				ways = append(ways, item{key: key{dir, name}, obj: at})
+			}
+			dir = obj
 		}
-		mnt.at = obj
-		d.mnt.put(obj, mnt)
+	}
+	return ways
+}
+
+// keepMounts keeps what is mounted in d after its files have become those of a
+// snapshot. Where a directory has gone, what is mounted on it is reached all
+// the same, as long as it is mounted: Linux still knows the name, which is not
+// listed any more. After that nothing of the name can be made until d is
+// mounted anew.
+func (m *Machine) keepMounts(d *dataset, ways []item) {
+	for _, way := range ways {
+		if it := d.tree.get(way.key); it != nil && it.obj == way.obj {
+			continue
+		}
+		if d.mnt.lost == nil {
+			d.mnt.lost = make(map[key]uint64)
+		}
+		d.mnt.lost[way.key] = way.obj
 	}
 }
 
@@ -246,11 +269,11 @@ func (m *Machine) makeRest(w *walker, perm fs.FileMode) error {
 		if err := here.readOnly(); err != nil {
 			return err
 		}
-		obj, aerr := here.mnt.vol.add(here.obj, w.missing, inode{mode: fs.ModeDir | perm&^fs.ModeType, mtime: m.now()})
+		made, aerr := here.add(w.missing, inode{mode: fs.ModeDir | perm&^fs.ModeType, mtime: m.now()})
 		if aerr != nil {
 			return aerr
 		}
-		w.stack = append(w.stack, place{mnt: here.mnt, obj: obj})
+		w.stack = append(w.stack, made)
 		if w.rest == "" {
 			return nil
 		}
@@ -306,6 +329,8 @@ func errnoText(err error) string {
 		return "Too many levels of symbolic links"
 	case syscall.ENAMETOOLONG:
 		return "File name too long"
+	case syscall.EEXIST:
+		return "File exists"
 	}
 	return err.Error()
 }

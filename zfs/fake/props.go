@@ -404,6 +404,11 @@ func parse(id propID, name, value string) (kept, text string) {
 		}
 		return value, ""
 	case mountPath:
+		for component := range strings.SplitSeq(value, "/") {
+			if strings.HasPrefix(value, "/") && len(component) > maxFileName {
+				return "", "component of 'mountpoint' is too long"
+			}
+		}
 		if value == "none" || value == "legacy" || strings.HasPrefix(value, "/") {
 			return value, ""
 		}

@@ -443,7 +443,7 @@ func (x *reception) parent(t *target) *failure {
 	var f *failure
 	if x.Prefix && !x.Tail && !x.DryRun && len(name) > len(x.dest) {
 		if above, err := zfs.ParseDataset(name); err == nil && x.m.lookup(name) == nil {
-			f = x.m.create(above, zfs.CreateOptions{Parents: true})
+			f = x.m.create(above, zfs.CreateOptions{Parents: true}, true)
 		}
 	}
 	if f == nil && x.m.lookup(name) == nil {
@@ -778,7 +778,7 @@ func (x *reception) commit(t *target, h *streamHead, base *snapshot, r *receiver
 				switch {
 				case s.firstClone != nil:
 					return syscall.EEXIST
-				case s.inUse() != nil:
+				case s.inUse(false) != nil:
 					return syscall.EBUSY
 				}
 			}
@@ -807,6 +807,7 @@ func (x *reception) commit(t *target, h *streamHead, base *snapshot, r *receiver
 	if t.isNew {
 		x.setProperties(t, d, false)
 	}
+	ways := m.waysToMounts(d)
 	x.swap(d, base, r)
 	s := &snapshot{ds: d, name: t.tag, guid: h.guid, txg: m.txg, created: h.created, contents: d.contents}
 	d.dead = nil
@@ -814,9 +815,7 @@ func (x *reception) commit(t *target, h *streamHead, base *snapshot, r *receiver
 	d.frozen = m.txg
 	d.recount()
 	x.setProperties(t, d, true)
-	if d.mnt != nil {
-		m.keepMounts(d)
-	}
+	m.keepMounts(d, ways)
 	if len(t.snapProps) > 0 {
 		m.receiveSnapProps(s, t.snapProps)
 	}

@@ -250,7 +250,8 @@ func (p *replication) move(d *dataset, s *snapshot, name, to string) bool {
 	if err != nil || err2 != nil {
 		return false
 	}
-	return p.x.m.renameDataset(from, target, zfs.RenameOptions{NoRemount: true}) == nil
+	_, f := p.x.m.rename(from, target, zfs.RenameOptions{NoRemount: true})
+	return f == nil
 }
 
 // destroy is recv_destroy: what cannot be destroyed is renamed. A snapshot that
@@ -268,7 +269,7 @@ func (p *replication) destroy(name string, base int) bool {
 			x.say("success")
 			return p.rename(name, "", base, nil)
 		}
-		if s.inUse() != nil {
+		if s.inUse(false) != nil {
 			return p.rename(name, "", base, nil)
 		}
 		x.m.dropSnap(s)

@@ -111,9 +111,11 @@ func (v *volume) room() error {
 	return nil
 }
 
+const maxFileName = 255 // NAME_MAX of Linux
+
 // add makes an object and gives it a name.
 func (v *volume) add(dir uint64, name string, ino inode) (uint64, error) {
-	if len(name) > 255 {
+	if len(name) > maxFileName {
 		return 0, syscall.ENAMETOOLONG
 	}
 	if err := v.room(); err != nil {
@@ -263,6 +265,7 @@ type mount struct {
 	over  map[uint64]*mount // what is mounted on its directories
 	open  int               // files that are open, and holds
 	gone  bool              // not mounted any more
+	lost  map[key]uint64    // directories that a rollback took away while something was mounted on them
 
 	// On a machine in a directory.
 	rel          string // where its link is, below what on has mounted
@@ -344,6 +347,24 @@ func (p place) top() place {
 	return p
 }
 
+// lost gives the directory that had a name before a rollback.
+func (p place) lost(name string) (obj uint64, ok bool) {
+	if p.mnt.lost == nil || p.snap != nil {
+		return 0, false
+	}
+	obj, ok = p.mnt.lost[key{p.obj, name}]
+	return obj, ok
+}
+
+// add makes an object and gives it a name, in a directory.
+func (p place) add(name string, ino inode) (place, error) {
+	if _, lost := p.lost(name); lost {
+		return place{}, syscall.EEXIST
+	}
+	obj, err := p.mnt.vol.add(p.obj, name, ino)
+	return place{mnt: p.mnt, obj: obj}, err
+}
+
 // step goes to the child of a name of a directory, and says of which kind it is:
 // a directory, a link or a file. That is all that a walk asks of most inodes.
 func (p place) step(name string) (child place, kind fs.FileMode, err error) {
@@ -365,6 +386,12 @@ func (p place) step(name string) (child place, kind fs.FileMode, err error) {
 	case notCtl:
 		if name == ".zfs" && p.obj == rootObj && p.snap == nil && p.mnt.vol.ds != nil {
 			return place{mnt: p.mnt, ctl: ctlZFS}, fs.ModeDir, nil
+		}
+		if obj, lost := p.lost(name); lost {
+			if p.mnt.over[obj] == nil {
+				return place{}, 0, syscall.ENOENT
+			}
+			return place{mnt: p.mnt, obj: obj}, fs.ModeDir, nil
 		}
 		if it := p.contents().tree.get(key{p.obj, name}); it != nil {
 			return place{mnt: p.mnt, snap: p.snap, obj: it.obj}, it.kind, nil
@@ -399,6 +426,9 @@ func (w *walker) walk(path string, last bool) error {
 			return syscall.ENOTDIR
 		}
 		p, is, err := w.here().step(name)
+		if err == syscall.ENOENT && len(name) > maxFileName {
+			err = syscall.ENAMETOOLONG
+		}
 		if err != nil {
 			w.missing, w.rest, w.dangling = name, rest, len(rest) >= after
 			return err
@@ -441,5 +471,16 @@ func (m *Machine) resolve(path string, last bool) (place, error) {
 	if err := w.walk(path, last); err != nil {
 		return place{}, err
 	}
-	return w.here(), nil
+	p := w.here()
+	m.automount(p)
+	return p, nil
+}
+
+// automount mounts the snapshot that p is in, as Linux does when somebody goes
+// into its directory. It stays so until something unmounts it: that it also
+// ends after five minutes is not modelled.
+func (m *Machine) automount(p place) {
+	if p.snap != nil && !m.macOS {
+		p.snap.mounted = true
+	}
 }

@@ -63,11 +63,13 @@ func TestFake(t *testing.T) {
 	}
 }
 
-// answer is what a caller can see of what a method gave.
+// answer is what a caller can see of what a method gave, but for the usage of a
+// program.
 func answer(value any, err error) string {
 	text := fmt.Sprintf("%v", value)
 	if e := new(zfs.Error); errors.As(err, &e) {
-		text += fmt.Sprintf(" %s, %d: %s", e.Kind, e.Status, e.Stderr)
+		said, _, _ := strings.Cut(e.Stderr, "\nusage:\n")
+		text += fmt.Sprintf(" %s, %d: %s", e.Kind, e.Status, said)
 	} else if err != nil {
 		text += " " + err.Error()
 	}

@@ -59,12 +59,8 @@ func (c *call) onHeld(names []string, do func(zfs.Snapshot) error, what string) 
 			continue
 		}
 		snap, err := zfs.ParseSnapshot(name)
-		if err != nil {
-			text := wrongName(name, snapshot, false)
-			if text == "" || c.verb == "release" { // which asks for the holds before it looks at the name
-				text = "dataset does not exist"
-			}
-			c.errorf("%s '%s': %s", what, name, text)
+		if err != nil { // it asks for it without a look at the name
+			c.errorf("%s '%s': dataset does not exist", what, name)
 			status = 1
 			continue
 		}
@@ -92,41 +88,47 @@ func (c *call) holds(args []string) (status int) {
 		return c.usage(c.verb)
 	}
 	var held []fake.Held
+	nameWidth, tagWidth := 0, 0
 	found := false
-	nameWidth, tagWidth := len("NAME"), len("TAG")
 	for _, name := range rest {
-		if !strings.Contains(name, "@") {
+		of, _, ok := strings.Cut(name, "@")
+		switch {
+		case !ok:
 			c.errorf("'%s' is not a snapshot", name)
 			status = 1
 			continue
+		case recursive: // it looks for the dataset, and then at what is below
+			ok = c.find(of, filesystem|volume) != nil
+		default:
+			ok = c.find(name, snapshot) != nil
 		}
-		snap, ok := c.find(name, snapshot).(zfs.Snapshot)
-		if !ok {
+		snap, err := zfs.ParseSnapshot(name)
+		if !ok || err != nil {
 			status = 1
 			continue
 		}
-		found = true
-		in, _ := c.m.SnapshotsOf(c, snap.Dataset(), snap.Tag(), zfs.DestroyMode{Recursive: recursive, Defer: true})
-		for _, of := range in {
-			nameWidth = max(nameWidth, len(of.Names[0]))
+		for _, s := range c.sameBelow(snap, recursive) {
+			found = true
+			nameWidth = max(nameWidth, len(s))
 		}
 		list, err := c.m.Holds(c, snap, recursive)
 		if err != nil {
 			status = max(status, c.failed(err))
+		}
+		for _, h := range list {
+			tagWidth = max(tagWidth, len(h.Tag))
 		}
 		held = append(held, list...)
 	}
 	if !found {
 		c.errorf("no datasets available")
 	}
-	for _, h := range held {
-		tagWidth = max(tagWidth, len(h.Tag))
-	}
 	if !script {
 		fmt.Fprintf(c.out, "%-*s  %-*s  TIMESTAMP\n", nameWidth, "NAME", tagWidth, "TAG")
 	}
 	for _, h := range held {
-		since := time.Unix(h.Since, 0).UTC().Format("Mon Jan _2 15:04 2006")
+		at := time.Unix(h.Since, 0)
+		since := fmt.Sprintf("%s %2d%s", at.Format("Mon Jan _2"), at.Hour(), at.Format(":04 2006"))
 		if script {
 			fmt.Fprintf(c.out, "%s\t%s\t%s\n", h.Snapshot, h.Tag, since)
 		} else {
@@ -134,4 +136,19 @@ func (c *call) holds(args []string) (status int) {
 		}
 	}
 	return status
+}
+
+// sameBelow gives the snapshots of one name: that of its dataset and, when
+// recursive, those of all below it.
+func (c *call) sameBelow(snap zfs.Snapshot, recursive bool) (names []string) {
+	if !recursive {
+		return []string{snap.String()}
+	}
+	rows, _ := c.m.List(c, zfs.ListOptions{Roots: []zfs.Name{snap.Dataset()}, Recursive: true, Types: []zfs.Type{zfs.Snapshots}})
+	for _, row := range rows {
+		if strings.HasSuffix(row.Name, "@"+snap.Tag()) {
+			names = append(names, row.Name)
+		}
+	}
+	return names
 }

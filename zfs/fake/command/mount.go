@@ -2,15 +2,13 @@ package command
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"obuilder.org/obuilder/zfs"
-	"obuilder.org/obuilder/zfs/fake"
 )
 
 func (c *call) mount(args []string) int {
-	all := false
+	all, over, withOptions := false, false, false
 	options, rest := getopt(args, ":alvo:Of")
 	for _, o := range options {
 		switch {
@@ -19,29 +17,39 @@ func (c *call) mount(args []string) int {
 		case o.unknown:
 			return c.wrong(o)
 		}
-		switch o.letter {
+		switch o.letter { // of the others, -v is for what takes long, -l for keys and -f for what is redacted
 		case 'a':
 			all = true
-		case 'l', 'o':
-			return c.notModelled(fmt.Sprintf("mount -%c", o.letter))
+		case 'O':
+			over = true
+		case 'o':
+			if o.arg == "" {
+				return c.usagef("empty mount options (-o) specified")
+			}
+			withOptions = true
 		}
 	}
 	switch {
-	case all && len(rest) > 0:
+	case all && len(rest) > 0, len(rest) > 1:
 		return c.usagef("too many arguments")
+	case withOptions && !all && len(rest) == 0:
+		return c.usagef("missing filesystem argument (specify -a for all)")
+	case withOptions, all && over:
+		return c.notModelled("options of mounts")
 	case all:
-		return c.mountAll()
+		return c.ended(c.m.MountAll(c))
 	case len(rest) == 0:
 		for _, at := range c.m.Mounts() {
 			fmt.Fprintf(c.out, "%-30s  %s\n", at.Name, at.Path)
 		}
 		return 0
-	case len(rest) > 1:
-		return c.usagef("too many arguments")
 	}
 	target := c.toMount(rest[0])
-	if target == nil {
+	switch {
+	case target == nil:
 		return 1
+	case over:
+		return c.ended(c.m.MountOver(c, target))
 	}
 	return c.ended(c.m.Mount(c, target))
 }
@@ -55,30 +63,6 @@ func (c *call) toMount(name string) zfs.Name {
 	return c.find(name, filesystem)
 }
 
-// mountAll mounts what is not mounted and is to be, outermost first.
-func (c *call) mountAll() (status int) {
-	rows, err := c.m.List(c, zfs.ListOptions{Recursive: true, Properties: []string{"mountpoint", "mounted", "canmount"}})
-	if err != nil {
-		return c.failed(err)
-	}
-	rows = slices.DeleteFunc(rows, func(row zfs.Row) bool {
-		return !strings.HasPrefix(row.Values[0], "/") || row.Values[1] == "yes" || row.Values[2] != "on"
-	})
-	slices.SortStableFunc(rows, func(a, b zfs.Row) int { return comparePaths(a.Values[0], b.Values[0]) })
-	for _, row := range rows {
-		if err := c.m.Mount(c, zfs.MustDataset(row.Name)); err != nil {
-			status = max(status, c.failed(err))
-		}
-	}
-	return status
-}
-
-// comparePaths orders paths so that each comes before what is below it
-// (mountpoint_cmp in libzfs_mount.c).
-func comparePaths(a, b string) int {
-	return strings.Compare(strings.ReplaceAll(a, "/", "\x00"), strings.ReplaceAll(b, "/", "\x00"))
-}
-
 func (c *call) unmount(args []string) int {
 	all, force := false, false
 	options, rest := getopt(args, "afu")
@@ -86,73 +70,28 @@ func (c *call) unmount(args []string) int {
 		if o.unknown {
 			return c.wrong(o)
 		}
-		switch o.letter {
+		switch o.letter { // -u is for keys
 		case 'a':
 			all = true
 		case 'f':
 			force = true
-		case 'u':
-			return c.notModelled("unmount -u")
 		}
 	}
 	switch {
-	case all && len(rest) > 0:
+	case all && len(rest) > 0, len(rest) > 1:
 		return c.usagef("too many arguments")
 	case all:
-		return c.unmountAll(force)
+		return c.ended(c.m.UnmountAll(c, force))
 	case len(rest) == 0:
 		return c.usagef("missing filesystem argument")
-	case len(rest) > 1:
-		return c.usagef("too many arguments")
-	}
-	if strings.HasPrefix(rest[0], "/") {
-		return c.unmountPath(rest[0], force)
+	case strings.HasPrefix(rest[0], "/"):
+		says, err := c.m.UnmountPath(c, rest[0], force)
+		return c.endedWith(says, err)
 	}
 	target := c.toMount(rest[0])
 	if target == nil {
 		return 1
 	}
-	return c.ended(c.m.Unmount(c, target, force))
-}
-
-// unmountAll unmounts each file system that is mounted, by its path and from
-// the last path to the first, and goes on when one is busy.
-func (c *call) unmountAll(force bool) (status int) {
-	mounts := c.m.Mounts()
-	slices.SortFunc(mounts, func(a, b fake.Mounted) int { return strings.Compare(b.Path, a.Path) })
-	for _, at := range mounts {
-		values, err := c.m.Get(c, zfs.MustDataset(at.Name), "canmount", "mountpoint")
-		if err != nil || values[0].Value == "noauto" || !strings.HasPrefix(values[1].Value, "/") {
-			continue
-		}
-		if err := c.m.UnmountOne(c, zfs.MustDataset(at.Name), force); err != nil {
-			status = max(status, c.failed(err))
-		}
-	}
-	return status
-}
-
-// unmountPath unmounts the file system that is mounted on a path. Which one
-// that is is found as zfs does it: by asking, for each mount, whether its path
-// is on the same file system.
-func (c *call) unmountPath(path string, force bool) int {
-	if _, err := c.m.At(path); err != nil {
-		c.errorf("cannot open '%s': %v", path, err)
-		c.errorf("warning: %s not in/proc/self/mounts", path)
-		c.errorf("%s: %v", path, err)
-		return 1
-	}
-	for _, at := range c.m.Mounts() {
-		same, here, err := c.m.SamePlace(at.Path, path)
-		switch {
-		case err != nil || !same:
-			continue
-		case !here:
-			c.errorf("cannot unmount '%s': not a mountpoint", path)
-			return 1
-		}
-		return c.ended(c.m.Unmount(c, zfs.MustDataset(at.Name), force))
-	}
-	c.errorf("cannot unmount '%s': not a ZFS filesystem", path)
-	return 1
+	says, err := c.m.UnmountWith(c, target, force)
+	return c.endedWith(says, err)
 }

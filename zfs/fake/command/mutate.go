@@ -29,17 +29,24 @@ func (c *call) takeProperty(props *[]zfs.Property, arg string) bool {
 func (c *call) dataset(what, name string) (zfs.Dataset, bool) {
 	text := wrongName(name, filesystem, true)
 	if text == "" {
-		if ds, err := zfs.ParseDataset(name); err == nil {
+		ds, err := zfs.ParseDataset(name)
+		if err == nil {
 			return ds, true
 		}
-		pool, _, below := strings.Cut(name, "/")
-		if text = "missing dataset name"; below {
-			text = "no such pool '" + pool + "'"
+		switch {
+		case tooDeep(name):
+			text = "maximum name nesting depth exceeded"
+		case strings.Contains(name, "/"):
+			text = "no such pool '" + firstOf(name) + "'"
+		default:
+			text = "missing dataset name"
 		}
 	}
 	c.errorf("%s '%s': %s", what, name, text)
 	return zfs.Dataset{}, false
 }
+
+func tooDeep(name string) bool { return strings.Count(name, "/") >= zfs.MaxDepth }
 
 // exists reports whether there is a file system of a name.
 func (c *call) exists(ds zfs.Dataset) bool {
@@ -49,7 +56,7 @@ func (c *call) exists(ds zfs.Dataset) bool {
 
 func (c *call) create(args []string) int {
 	var props []zfs.Property
-	parents, unmounted, dry, verbose, parsable := false, false, false, false, false
+	parents, unmounted, dry, verbose, parsable, volumes, ofVolumes := false, false, false, false, false, false, false
 	options, rest := getopt(args, "PV:b:nso:puv")
 	for _, o := range options {
 		switch {
@@ -59,8 +66,10 @@ func (c *call) create(args []string) int {
 			return c.wrong(o)
 		}
 		switch o.letter {
-		case 'V', 's', 'b':
-			return c.notModelled("volumes")
+		case 'V':
+			volumes = true
+		case 's', 'b':
+			ofVolumes = true
 		case 'P':
 			parsable, verbose = true, true
 		case 'n':
@@ -76,6 +85,12 @@ func (c *call) create(args []string) int {
 		case 'v':
 			verbose = true
 		}
+	}
+	switch {
+	case volumes:
+		return c.notModelled("volumes")
+	case ofVolumes:
+		return c.usagef("'-s' and '-b' can only be used when creating a volume")
 	}
 	switch len(rest) {
 	case 0:
@@ -96,12 +111,31 @@ func (c *call) create(args []string) int {
 			_, _ = c.out.WriteString(human + "\n")
 		}
 	}
-	ds, err := zfs.ParseDataset(name)
-	if parents {
+	if dry { // what is checked then is the pool and the properties
+		pool, _, _ := strings.Cut(name, "/")
+		text := wrongPool(pool, false)
+		if ds, err := zfs.ParseDataset(pool); text == "" && (err != nil || !c.exists(ds)) {
+			text = "no such pool"
+		}
+		if text != "" {
+			c.errorf("cannot open '%s': %s", pool, text)
+			return 1
+		}
+		if err := c.m.CheckProperties(c, name, props...); err != nil {
+			return c.failed(err)
+		}
+	}
+	if parents && wrongName(name, filesystem, false) == "" {
+		ds, err := zfs.ParseDataset(name)
 		if err == nil && c.exists(ds) {
 			return 0
 		}
 		say("create ancestors of "+name, "create_ancestors\t"+name)
+		if !dry {
+			if status := c.createAncestors(name); status != 0 {
+				return status
+			}
+		}
 	}
 	say("create "+name, "create\t"+name)
 	for _, p := range props {
@@ -114,13 +148,28 @@ func (c *call) create(args []string) int {
 	if !ok {
 		return 1
 	}
-	opts := zfs.CreateOptions{Parents: parents, Properties: props}
+	create := c.m.Create
 	if unmounted {
-		err = c.m.CreateUnmounted(c, ds, opts)
-	} else {
-		err = c.m.Create(c, ds, opts)
+		create = c.m.CreateUnmounted
 	}
-	return c.ended(err)
+	return c.ended(create(c, ds, zfs.CreateOptions{Properties: props}))
+}
+
+// createAncestors creates what is missing above a name.
+func (c *call) createAncestors(name string) int {
+	ds, ok := c.dataset("cannot create", name)
+	if !ok {
+		return 1
+	}
+	return c.ended(c.m.CreateAncestors(c, ds))
+}
+
+// firstOf gives the component of a name that is its pool.
+func firstOf(name string) string {
+	if i := strings.IndexAny(name, "/@#"); i >= 0 {
+		return name[:i]
+	}
+	return name
 }
 
 // ended is failed where err may be nil.
@@ -160,6 +209,9 @@ func (c *call) clone(args []string) int {
 	if !ok {
 		return 1
 	}
+	if !parents && tooDeep(rest[1]) && wrongName(rest[1], filesystem, true) == "" {
+		return c.notModelled("clones that are nested as deeply") // it does not check this
+	}
 	ds, ok := c.dataset("cannot create", rest[1])
 	if !ok {
 		return 1
@@ -168,10 +220,8 @@ func (c *call) clone(args []string) int {
 		if c.exists(ds) {
 			return 0
 		}
-		if parent, ok := ds.Parent(); ok && !c.exists(parent) && c.exists(zfs.MustDataset(ds.Pool())) {
-			if err := c.m.Create(c, parent, zfs.CreateOptions{Parents: true}); err != nil {
-				return c.failed(err)
-			}
+		if status := c.createAncestors(rest[1]); status != 0 {
+			return status
 		}
 	}
 	return c.ended(c.m.Clone(c, origin, ds, props...))
@@ -225,10 +275,10 @@ func (c *call) snapshot(args []string) int {
 
 // dashed is for verbs without options: it refuses what looks like one.
 func (c *call) dashed(args []string) (status int, refused bool) {
-	if len(args) > 0 && len(args[0]) > 1 && args[0][0] == '-' {
-		return c.wrong(option{letter: args[0][1]}), true
+	if len(args) == 0 || !strings.HasPrefix(args[0], "-") {
+		return 0, false
 	}
-	return 0, false
+	return c.wrong(option{letter: (args[0] + "\x00")[1]}), true // it prints the end of the string as well
 }
 
 func (c *call) promote(args []string) int {
@@ -296,45 +346,83 @@ func (c *call) rename(args []string) int {
 	case zfs.Snapshot:
 		return c.renameSnapshot(source, to, opts)
 	case zfs.Dataset:
-		target, ok := c.dataset("cannot rename to", to)
-		if !ok {
-			return 1
-		}
-		return c.ended(c.m.Rename(c, source, target, opts))
+		return c.renameDataset(source, to, opts)
 	}
 	return 1
+}
+
+func (c *call) renameDataset(source zfs.Dataset, to string, opts zfs.RenameOptions) int {
+	if opts.Parents && wrongName(to, filesystem, false) == "" {
+		if status := c.createAncestors(to); status != 0 {
+			return status
+		}
+	}
+	text := wrongName(to, filesystem, true)
+	target, err := zfs.ParseDataset(to)
+	switch {
+	case text != "":
+		c.errorf("cannot rename to '%s': %s", to, text)
+	case err == nil:
+		says, err := c.m.RenameWith(c, source, target, opts)
+		return c.endedWith(says, err)
+	case !tooDeep(to):
+		c.dataset("cannot create", to)
+	case c.parentExists(to):
+		c.errorf("cannot rename '%s': dataset name is too long", source)
+	default:
+		c.errorf("cannot create '%s': parent does not exist", to)
+	}
+	return 1
+}
+
+func (c *call) parentExists(name string) bool {
+	parent, err := zfs.ParseDataset(name[:strings.LastIndexByte(name, '/')])
+	return err == nil && c.exists(parent)
+}
+
+// endedWith is ended of what may say something where it succeeds.
+func (c *call) endedWith(says string, err error) int {
+	if says != "" {
+		c.errorf("%s", says)
+	}
+	return c.ended(err)
 }
 
 // renameSnapshot renames a snapshot to the name of one, with or without that
 // of its dataset.
 func (c *call) renameSnapshot(source zfs.Snapshot, to string, opts zfs.RenameOptions) int {
+	if to == source.String() {
+		return 0
+	}
+	whole := to
 	of, tag, ok := strings.Cut(to, "@")
 	switch {
 	case !ok:
-		tag = to
-	case of != "" && of != source.Dataset().String():
+		whole = shortened(source.Dataset().String() + "@" + to)
+	case of == "":
+		whole = shortened(source.Dataset().String() + "@" + tag)
+	case of != source.Dataset().String():
 		c.errorf("cannot rename to '%s': snapshots must be part of same dataset", to)
 		return 1
 	}
-	whole := source.Dataset().String() + "@" + tag
 	text := wrongName(whole, snapshot, true)
 	target, err := zfs.ParseSnapshot(whole)
-	if text == "" && err != nil {
-		text = "name is too long"
-	}
-	if text != "" {
+	switch {
+	case text != "" || err != nil:
 		c.errorf("cannot rename to '%s': %s", to, text)
 		return 1
-	}
-	if target == source && to != source.String() { // only the whole name is seen to be the same
+	case target == source: // only the whole name is seen to be the same
 		c.errorf("cannot rename '%s': dataset already exists", source)
 		return 1
 	}
 	return c.ended(c.m.Rename(c, source, target, opts))
 }
 
+// shortened gives as much of a name as fits where zfs puts it together.
+func shortened(name string) string { return name[:min(len(name), zfs.MaxNameLen)] }
+
 func (c *call) rollback(args []string) int {
-	var mode fake.RollbackMode
+	var mode fake.RollbackOptions
 	options, rest := getopt(args, "rRf")
 	for _, o := range options {
 		if o.unknown {
@@ -360,5 +448,6 @@ func (c *call) rollback(args []string) int {
 	if !ok {
 		return 1
 	}
-	return c.ended(c.m.RollbackWith(c, snap, mode))
+	says, err := c.m.RollbackWith(c, snap, mode)
+	return c.endedWith(says, err)
 }

@@ -19,13 +19,23 @@ var (
 	txgHeads = regexp.MustCompile(`\b(CREATETXG|OBJSETID)\b`) // of a table with such numbers
 )
 
-// ZFS gives these in the order of hash tables, whose salt is random: what it
-// destroys, or would have to, and what cannot be destroyed.
+// Lines that ZFS gives in no particular order: mostly that of hash tables, whose
+// salt is random. Those of one kind that follow each other are sorted.
+var unordered = []*regexp.Regexp{
+	regexp.MustCompile(`^would destroy `),
+	regexp.MustCompile(`^will destroy `),
+	regexp.MustCompile(`^destroy\t`),
+	regexp.MustCompile(`^cannot destroy snapshot `),
+	regexp.MustCompile(`^cannot create snapshot '`),
+	regexp.MustCompile(`^cannot open '.*@.*': snapshot delimiter '@' is not expected here\n$`), // of snapshots that are mounted
+	regexp.MustCompile(`^[^@]+@.*\S(  +|\t)\S.*(  +|\t)` + dates.String() + `\n$`),             // of holds
+	regexp.MustCompile(`^[\w.:/ -]{30,}  /`),                                                   // the threads of mount -a race
+}
+
 var (
-	listed = regexp.MustCompile(`^((would|will) destroy |destroy\t|cannot destroy snapshot )`)
 	heads  = regexp.MustCompile(` the following (datasets|snapshots and bookmarks|clones and dependents):\n$`)
-	name   = regexp.MustCompile(`^[a-zA-Z][\w.:-]*[/@][^']*\n$`)
-	mounts = regexp.MustCompile(`^[\w.:/ -]{30,}  /`) // in the order in which the threads of mount -a came to them
+	name   = regexp.MustCompile(`^[a-zA-Z][\w.:-]*[/@][^']*\n$`) // below such a head
+	frees  = regexp.MustCompile(`^(would|will) reclaim \S+$`)
 	clones = regexp.MustCompile(`[\w.:-]+/[\w.:/-]+(,[\w.:-]+/[\w.:/-]+)+`)
 )
 
@@ -34,25 +44,22 @@ func sorted(text string) []string {
 	lines := slices.Collect(strings.Lines(text))
 	afterHead := false
 	for i := 0; i < len(lines); {
-		start := i
-		key := listed.FindString(lines[i])
-		switch {
-		case key != "":
-			for i < len(lines) && strings.HasPrefix(lines[i], key) {
+		kind := name
+		if !afterHead {
+			k := slices.IndexFunc(unordered, func(re *regexp.Regexp) bool { return re.MatchString(lines[i]) })
+			if k < 0 {
+				afterHead = heads.MatchString(lines[i])
 				i++
+				continue
 			}
-		case mounts.MatchString(lines[i]):
-			for i < len(lines) && mounts.MatchString(lines[i]) {
-				i++
-			}
-		case afterHead:
-			for i < len(lines) && name.MatchString(lines[i]) {
-				i++
-			}
+			kind = unordered[k]
 		}
-		i = max(i, start+1)
+		start := i
+		for i < len(lines) && kind.MatchString(lines[i]) {
+			i++
+		}
 		slices.Sort(lines[start:i])
-		afterHead = heads.MatchString(lines[i-1])
+		afterHead = false
 	}
 	return lines
 }
@@ -90,6 +97,7 @@ func Mask(text string) string {
 		line = txgs.ReplaceAllString(line, "${1}#${2}")
 		// A stream is as long as who writes it makes it.
 		line = received.ReplaceAllString(line, "received # stream in # seconds (#/sec)")
+		line = frees.ReplaceAllString(line, "$1 reclaim #")
 		line = sent.ReplaceAllString(line, "${1}#")
 		line = example.ReplaceAllString(line, "(eg. #)")
 		if !given.MatchString(line) {

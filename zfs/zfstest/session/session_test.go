@@ -69,7 +69,7 @@ func TestMask(t *testing.T) {
 		"tank  createtxg  12    -":                                 "tank  createtxg  # -",
 		"NAME   CREATETXG  COPIES\ntank         11  1\n":           "NAME   CREATETXG  COPIES\ntank # #\n",
 		"x 12345 123":                                              "x # 123",
-		"would destroy t/b\nwould destroy t/a\nwould reclaim 3K\n": "would destroy t/a\nwould destroy t/b\nwould reclaim###\n",
+		"would destroy t/b\nwould destroy t/a\nwould reclaim 3K\n": "would destroy t/a\nwould destroy t/b\nwould reclaim #\n",
 		"t/z\nuse '-r' to destroy the following datasets:\nt/b\nt/a@1\ncannot destroy 't/c': no\nt/a\n": "t/z\nuse '-r' to destroy the following datasets:\nt/a@1\nt/b\ncannot destroy 't/c': no\nt/a\n",
 		"received 1.20K stream in 12 seconds (102B/sec)\n":                                              "received # stream in # seconds (#/sec)\n",
 		"full send of t@1 estimated size is 12.6K\n":                                                    "full send of t@1 estimated size is #\n",
