@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -396,4 +397,69 @@ func TestRandomRebuilds(t *testing.T) {
 		}
 		w.must(e.Close())
 	})
+}
+
+// An image that is rebuilt while a build on it runs: that one ends on what it
+// began with, builds that begin after it wait for that, once, and build anew.
+func TestRebuiltMeanwhile(t *testing.T) {
+	for _, mode := range modes {
+		for name, rebuild := range rebuilds {
+			if name == "destroyed with its clones" {
+				continue // nothing can be mounted then
+			}
+			synctest.Test(t, func(t *testing.T) {
+				w := freshWorld(t, mode)
+				w.script = sleeping
+				o := w.options()
+				o.Clock = engine.SystemClock{}
+				e, err := engine.Open(t.Context(), o)
+				w.must(err)
+				old := start(t.Context(), e, engine.Job{Spec: parse(t, `((from busybox) (run (shell 1m)) (run (shell 2m)))`)})
+				time.Sleep(30 * time.Second)
+				synctest.Wait()
+				rebuild(w)
+				begin := time.Now()
+				var logs []*recording
+				var ended []<-chan error
+				for range 3 {
+					r := &recording{}
+					logs = append(logs, r)
+					ended = append(ended, start(t.Context(), e, engine.Job{Spec: parse(t, `((from busybox) (run (shell 1m)) (run (shell 3m)))`), Events: r.event}))
+				}
+				w.must(<-old)
+				if took := time.Since(begin); took != 150*time.Second {
+					t.Errorf("%s: the build that runs took %v", name, took)
+				}
+				waiting, stale := 0, 0
+				for i, err := range ended {
+					if err := <-err; err != nil {
+						t.Errorf("%s: build %d: %v", name, i, err)
+					}
+					text := logs[i].String()
+					if strings.HasPrefix(text, "[waiting] the base image busybox was rebuilt: waiting for builds on what it was before\n") {
+						waiting++ // and those who come after it wait for it
+					}
+					stale += strings.Count(text, "[stale] ")
+					if !strings.Contains(text, "\n1m\n") {
+						t.Errorf("%s: build %d:\n%s", name, i, text)
+					}
+				}
+				if waiting == 0 || stale == 0 {
+					t.Errorf("%s: nobody says what is waited for, or why it is built", name)
+				}
+				if took := time.Since(begin); took != (150+60+180)*time.Second {
+					t.Errorf("%s: all took %v", name, took)
+				}
+				for id, fresh := range w.fresh() {
+					if !fresh {
+						t.Errorf("%s: %s is stale", name, id)
+					}
+				}
+				if left := append(w.aside(), w.leftovers()...); len(left) > 0 {
+					t.Errorf("%s: left %q", name, left)
+				}
+				w.must(e.Close())
+			})
+		}
+	}
 }
