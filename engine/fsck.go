@@ -258,12 +258,16 @@ func (e *Engine) checkResults(c *checkup) {
 }
 
 // withoutImage says why the result of a base whose image nobody knows is not to
-// be used; "" for one that has nothing of an image.
+// be used; "" for one that was made by hand: it has nothing that was cloned.
 func (c *checkup) withoutImage(ds zfs.Dataset) string {
-	for _, child := range c.seen.children[ds.String()] {
+	children := c.seen.children[ds.String()]
+	for _, child := range children {
 		if origin := c.seen.rows[ds.String()+"/"+child][colOrigin]; origin != "-" {
 			return fmt.Sprintf("its base image is gone: its %s is a clone of %s", child, origin)
 		}
+	}
+	if len(children) == 0 {
+		return "its base image is gone" // and may have taken its children with it
 	}
 	return ""
 }

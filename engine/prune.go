@@ -288,6 +288,7 @@ func (e *Engine) Prune(ctx context.Context, p PrunePolicy, pruned func(Prunable)
 		return report, err
 	}
 	defer release()
+	e.sweepAll(ctx) // what nobody can use goes before anything that somebody can
 	if err := e.sweep(ctx); err != nil {
 		return report, err
 	}

@@ -246,6 +246,67 @@ func TestImageGone(t *testing.T) {
 	}
 }
 
+// A prune, and a deletion of all, take what is stale first, however much it is.
+func TestSweepAll(t *testing.T) {
+	for name, do := range map[string]func(e *engine.Engine) error{
+		"prune": func(e *engine.Engine) error {
+			_, err := e.Prune(context.Background(), engine.PrunePolicy{KeepResults: 2}, nil)
+			return err
+		},
+		"clean":  func(e *engine.Engine) error { return e.Clean(context.Background(), func(string) {}) },
+		"delete": func(e *engine.Engine) error { return e.Delete(context.Background(), baseID, func(string) {}) },
+	} {
+		w := freshWorld(t, engine.ListSnapshots)
+		e := w.open()
+		for n := range 40 {
+			w.lineageOf(e, fmt.Sprintf(`((from busybox) (run (shell a)) (run (shell "%d")))`, n))
+		}
+		rebuilds["renamed"](w)
+		w.lineageOf(e, `((from busybox) (run (shell z)))`)
+		if stale := len(w.fresh()) - 2; stale < 20 {
+			t.Errorf("%d results are stale after one job", stale)
+		}
+		w.must(do(e))
+		want := 0
+		if name == "prune" {
+			want = 2
+		}
+		if left := w.fresh(); len(left) != want || len(w.aside()) > 0 {
+			t.Errorf("%s: left %v and %q", name, left, w.aside())
+		}
+		w.must(e.Close())
+	}
+}
+
+// What an image has taken with it when it was destroyed is not done without:
+// its results are hollow, and look like those of an image without children.
+func TestImageGoneWithClones(t *testing.T) {
+	for _, mode := range modes {
+		for _, reopened := range []bool{false, true} {
+			w := freshWorld(t, mode)
+			e := w.open()
+			ids := w.lineageOf(e, staleJob)
+			w.must(w.machine.Destroy(t.Context(), busybox, zfs.DestroyMode{Dependents: true, Force: true}))
+			if reopened {
+				w.must(e.Close())
+				e = w.open()
+			}
+			if _, err := w.build(e, staleJob); !errors.As(err, new(*engine.BaseImageError)) {
+				t.Errorf("built with %v", err)
+			}
+			var found []string
+			err := e.Fsck(t.Context(), false, func(f engine.Finding) { found = append(found, fmt.Sprintf("%s %s", f.Kind, f.Name)) })
+			want := []string{"stale " + result(ids[0]).String(), "stale " + result(ids[1]).String(), "stale " + result(ids[2]).String()}
+			slices.Sort(want)
+			slices.Sort(found)
+			if diff := cmp.Diff(want, found); diff != "" || err == nil {
+				t.Errorf("%v, found (-want +got):\n%s", err, diff)
+			}
+			w.must(e.Close())
+		}
+	}
+}
+
 // An image that is being rebuilt, and has no snapshots yet, is no reason to
 // destroy what was built on it before.
 func TestImageNotReady(t *testing.T) {

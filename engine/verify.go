@@ -101,9 +101,7 @@ func (e *Engine) staleBase(l *look, id, name string) string {
 		return "" // no dataset has such a name: somebody has made the result by hand
 	}
 	if !l.has(src) {
-		if len(l.children[ds.String()]) == 0 {
-			return "" // it has nothing of the image
-		}
+		// Also of a result without children: they may have gone with the image.
 		return fmt.Sprintf("the base image %s is gone", name)
 	}
 	children := l.children[src.String()]
