@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"obuilder.org/obuilder/zfs/fake/command"
@@ -21,14 +22,33 @@ const (
 
 var (
 	hashes = regexp.MustCompile(` *#+ *`)
+	sizes  = regexp.MustCompile(`\b\d+(\.\d+)?[BKMG]?\b`)
 	blanks = regexp.MustCompile(`  +`)
 )
+
+// sorted are lines of errors that come in the order of a hash table.
+var sorted = regexp.MustCompile(`^cannot (create|hold) snapshot |^cannot release hold from snapshot `)
+
+func sortErrors(text string) string {
+	lines := slices.Collect(strings.Lines(text))
+	for i := 0; i < len(lines); i++ {
+		start := i
+		for i < len(lines) && sorted.MatchString(lines[i]) {
+			i++
+		}
+		slices.Sort(lines[start:i])
+	}
+	return strings.Join(lines, "")
+}
 
 // comparable gives an answer without what depends on more than the commands.
 // Columns are as wide as the sizes in them, so where there is one, what is
 // between columns does not count.
 func comparable(s session.Step) session.Step {
-	s.Out, s.Err = session.Mask(s.Out), session.Mask(s.Err)
+	s.Out, s.Err = session.Mask(s.Out), sortErrors(session.Mask(s.Err))
+	if strings.Contains(s.Command, "written") { // which may be 0 on one side only
+		s.Out = sizes.ReplaceAllString(s.Out, "#")
+	}
 	if strings.Contains(s.Out, "#") {
 		s.Out = blanks.ReplaceAllString(hashes.ReplaceAllString(s.Out, " # "), " ")
 	}

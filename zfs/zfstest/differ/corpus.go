@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"compress/gzip"
 	"io"
+
+	"golang.org/x/tools/txtar"
 )
 
 func compress(data []byte) ([]byte, error) {
@@ -21,12 +23,17 @@ func compress(data []byte) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-const maxCorpus = 64 << 20
+const maxCorpus = 256 << 20
 
-func decompress(data []byte) ([]byte, error) {
+// decompress gives the sessions of a corpus.
+func decompress(data []byte) (*txtar.Archive, error) {
 	r, err := gzip.NewReader(bytes.NewReader(data))
 	if err != nil {
 		return nil, err
 	}
-	return io.ReadAll(io.LimitReader(r, maxCorpus))
+	text, err := io.ReadAll(io.LimitReader(r, maxCorpus))
+	if err != nil {
+		return nil, err
+	}
+	return txtar.Parse(text), nil
 }

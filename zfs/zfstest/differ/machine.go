@@ -50,6 +50,7 @@ func (s *settings) inMachine(ctx context.Context, vm string, stdout io.Writer, k
 	cmd := exec.CommandContext(ctx, vm, dir)
 	cmd.Env = append(os.Environ(), fmt.Sprintf("TIMEOUT=%d", s.machineSeconds()))
 	cmd.Stderr = os.Stderr
+	ownGroup(cmd)
 	cmd.WaitDelay = 10 * time.Second
 	out, err := cmd.StdoutPipe()
 	if err != nil {

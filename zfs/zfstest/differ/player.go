@@ -3,9 +3,13 @@ package main
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
+	"os"
+	"path"
 	"slices"
 	"strings"
 
@@ -72,44 +76,63 @@ func (p *player) state(ctx context.Context, line string) (session.Step, error) {
 	for _, m := range mounts {
 		fmt.Fprintf(&b, "mount %s on %s\n", m.Name, m.Path)
 	}
+	at := map[string]bool{}
 	for _, dir := range roots {
-		p.walk(&b, dir)
+		at[dir] = true
+	}
+	for _, m := range mounts {
+		at[path.Clean(m.Path)] = true
+	}
+	for _, dir := range slices.Sorted(maps.Keys(at)) {
+		p.walk(&b, dir, at)
 	}
 	if line == wholeCommand {
 		for _, m := range mounts {
-			p.walk(&b, strings.TrimSuffix(m.Path, "/")+"/.zfs/snapshot")
+			p.walk(&b, path.Join(m.Path, ".zfs/snapshot"), nil)
 		}
 	}
 	s.Out = b.String()
 	return s, nil
 }
 
-// walk prints what is below a directory.
-func (p *player) walk(b *strings.Builder, dir string) {
+// walk prints what is below a directory, but for what is walked on its own, by
+// name: in .zfs/snapshot names come in no order.
+func (p *player) walk(b *strings.Builder, dir string, alone map[string]bool) {
 	tree, err := p.Files.Tree(dir)
 	if err != nil {
 		return
 	}
 	defer tree.Close()
-	_ = fs.WalkDir(tree, ".", func(name string, e fs.DirEntry, err error) error {
-		at := dir + strings.TrimPrefix("/"+name, "/.")
-		switch {
-		case err != nil:
+	var visit func(name string)
+	visit = func(name string) {
+		at := path.Join(dir, name)
+		if name != "." && alone[at] {
+			return
+		}
+		entries, err := tree.ReadDir(name)
+		if err != nil {
 			fmt.Fprintf(b, "failed %s\n", at)
-		case e.IsDir():
-			fmt.Fprintf(b, "dir %s\n", at)
-		default:
-			data, err := fs.ReadFile(tree, name)
-			if err != nil {
+			return
+		}
+		fmt.Fprintf(b, "dir %s\n", at)
+		slices.SortFunc(entries, func(x, y fs.DirEntry) int { return strings.Compare(x.Name(), y.Name()) })
+		for _, e := range entries {
+			if e.IsDir() {
+				visit(path.Join(name, e.Name()))
+				continue
+			}
+			at := path.Join(at, e.Name())
+			switch data, err := fs.ReadFile(tree, path.Join(name, e.Name())); {
+			case err != nil:
 				fmt.Fprintf(b, "failed %s\n", at)
-			} else if len(data) > 80 {
+			case len(data) > 80:
 				fmt.Fprintf(b, "file %s is %d bytes %.8x\n", at, len(data), sha256.Sum256(data))
-			} else {
+			default:
 				fmt.Fprintf(b, "file %s is %q\n", at, data)
 			}
 		}
-		return nil
-	})
+	}
+	visit(".")
 }
 
 // newFake gives a player for a machine in memory.
@@ -121,6 +144,13 @@ func newFake() *player {
 		p.Player = session.Player{Files: m.Files(), Run: func(ctx context.Context, argv []string, in io.Reader, out, err io.Writer) (int, error) {
 			return command.Run(ctx, m, argv, in, out, err), nil
 		}}
+		p.Enter = func(dir string) (func(), error) {
+			if info, err := p.Files.Lstat(dir); err == nil && !info.IsDir() {
+				return nil, errors.New("not a directory") // which opening it would not notice
+			}
+			f, err := p.Files.OpenFile(dir, os.O_RDONLY, 0)
+			return func() { _ = f.Close() }, err
+		}
 		p.mounts = func() ([]fake.Mounted, error) { return m.Mounts(), nil }
 		return p.must(ctx, append([]string{"zpool destroy none", "mkdir /tmp"}, beginning...)...)
 	}

@@ -144,7 +144,7 @@ func (c *comparison) both(ctx context.Context, line string, played *[]string, an
 	switch result {
 	case deliberate:
 		c.meant[d.name]++
-		return true, nil
+		return d.drop == nil, nil // otherwise both have done the same
 	case different:
 		key := shape(real, fake)
 		c.found[key]++
