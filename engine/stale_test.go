@@ -326,22 +326,35 @@ func TestImageNotReady(t *testing.T) {
 }
 
 // Of an image without home and brew nothing is cloned: a result that is older
-// than the image is stale.
+// than the image is stale, with what was built on it, of which there is more
+// than one job clears away.
 func TestImageWithoutChildren(t *testing.T) {
-	w := newWorld(t, engine.ListSnapshots)
-	w.script = failing
-	w.must(w.machine.Create(t.Context(), busybox, zfs.CreateOptions{Parents: true}))
-	e := w.open()
-	w.lineageOf(e, staleJob)
-	w.must(w.machine.Destroy(t.Context(), busybox, zfs.DestroyMode{}))
-	w.must(w.machine.Create(t.Context(), busybox, zfs.CreateOptions{Parents: true}))
-	for _, want := range []string{"[stale]", "from cache"} {
-		r := &recording{}
-		if _, err := e.Build(t.Context(), engine.Job{Spec: parse(t, staleJob), Events: r.event}); err != nil || strings.Count(r.String(), want) != 3 {
-			t.Errorf("%v, not three times %q\n%s", err, want, r)
+	for _, mode := range modes {
+		w := newWorld(t, mode)
+		w.script = failing
+		w.must(w.machine.Create(t.Context(), busybox, zfs.CreateOptions{Parents: true}))
+		e := w.open()
+		var texts []string
+		for n := range 20 {
+			texts = append(texts, fmt.Sprintf(`((from busybox) (run (shell "%d")))`, n))
+			w.lineageOf(e, texts[n])
 		}
+		w.must(w.machine.Destroy(t.Context(), busybox, zfs.DestroyMode{}))
+		w.must(w.machine.Create(t.Context(), busybox, zfs.CreateOptions{Parents: true}))
+		stale := 0
+		for _, text := range append([]string{`((from busybox))`}, texts...) {
+			r := &recording{}
+			id, err := e.Build(t.Context(), engine.Job{Spec: parse(t, text), Events: r.event})
+			if err != nil || !w.fresh()[id] {
+				t.Errorf("%s, %v\n%s", id, err, r)
+			}
+			stale += strings.Count(r.String(), "[stale]")
+		}
+		if stale < 3 {
+			t.Errorf("%d times stale", stale)
+		}
+		w.must(e.Close())
 	}
-	w.must(e.Close())
 }
 
 // A result of which something is gone, or that was poisoned by a process of
