@@ -335,7 +335,7 @@ func TestImageWithoutChildren(t *testing.T) {
 		w.must(w.machine.Create(t.Context(), busybox, zfs.CreateOptions{Parents: true}))
 		e := w.open()
 		var texts []string
-		for n := range 20 {
+		for n := range 100 {
 			texts = append(texts, fmt.Sprintf(`((from busybox) (run (shell "%d")))`, n))
 			w.lineageOf(e, texts[n])
 		}
