@@ -254,10 +254,19 @@ func TestInterrupted(t *testing.T) {
 
 // Nor does it when it happens to a process that clears up after another one.
 func TestInterruptedRecovery(t *testing.T) {
+	jobs := maps.Clone(jobs)
+	jobs["rebuilt image"] = staleJob
 	for job, text := range jobs {
 		for n := 5; ; n += 3 {
 			stopped := func() (*world, *trap) {
 				w := freshWorld(t, engine.ListSnapshots)
+				if job == "rebuilt image" {
+					e := w.open()
+					w.lineageOf(e, text)
+					w.lineageOf(e, `((from busybox) (run (shell a)) (run (shell c)))`)
+					w.must(e.Close())
+					rebuilds["renamed"](w)
+				}
 				crash := &trap{on: onZFS, at: n, action: action{after: true}}
 				w.trap = crash
 				if e, err := engine.Open(t.Context(), w.options()); err == nil {
