@@ -559,12 +559,13 @@ func (m *Machine) inheritOne(d *dataset, id propID, received bool) *failure {
 	}
 	var moved []affected
 	wasNone := false
-	if id == propMountpoint { // it is mounted anew even where it was not local
+	if id == propMountpoint || id == propCanmount { // it is mounted anew even where it was not local
 		moved = affectedBy(d, false, nil)
 		at, _ := d.mountpoint()
-		wasNone = at == "none" || at == "legacy"
-		if f := m.unmountAll(moved, false); f != nil {
-			m.removeMountpoint(d)
+		wasNone = id == propMountpoint && (at == "none" || at == "legacy")
+		f := m.unmountAll(moved, false)
+		m.removeMountpoint(d)
+		if f != nil {
 			return f
 		}
 	}

@@ -142,6 +142,12 @@ func (m *Machine) renameDataset(d *dataset, from, to zfs.Dataset, opts zfs.Renam
 	}
 	f = m.checkRename(d, parent, from, to)
 	if f == nil {
+		if moves {
+			for _, a := range moved { // the innermost first
+				m.removeMountpoint(a.d)
+			}
+			m.removeMountpoint(d) // from which those were in the way
+		}
 		if d.parent != parent {
 			d.moveTo(parent)
 		}
