@@ -334,10 +334,24 @@ func (m *Machine) dropSnap(s *snapshot) {
 	s.gone = true
 }
 
-// matching gives the snapshots of d that spec names (zfs_iter_snapspec in
-// libzfs_iter.c): names and ranges first%last with commas between them, each
-// snapshot once.
-func (d *dataset) matching(spec string) []*snapshot {
+// matching gives the snapshots of d that spec names, each once.
+func (d *dataset) matching(spec string) (list []*snapshot) {
+	all := d.mentioned(spec)
+	if len(all) < 2 {
+		return all
+	}
+	for _, s := range all {
+		if !slices.Contains(list, s) {
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
+// mentioned gives the snapshots of d that spec names (zfs_iter_snapspec in
+// libzfs_iter.c), names and ranges first%last with commas between them, as
+// often as it names them.
+func (d *dataset) mentioned(spec string) []*snapshot {
 	one := func(name string) int {
 		if len(name) > zfs.MaxNameLen-d.nameLen()-1 { // as much of it as fits after the name of d is looked for
 			name = name[:zfs.MaxNameLen-d.nameLen()-1]
@@ -351,16 +365,11 @@ func (d *dataset) matching(spec string) []*snapshot {
 		return nil
 	}
 	var list []*snapshot
-	add := func(s *snapshot) {
-		if !slices.Contains(list, s) {
-			list = append(list, s)
-		}
-	}
 	for part := range strings.SplitSeq(spec, ",") {
 		first, last, ranged := strings.Cut(part, "%")
 		if !ranged {
 			if i := one(part); i >= 0 {
-				add(d.snaps[i])
+				list = append(list, d.snaps[i])
 			}
 			continue
 		}
@@ -374,9 +383,7 @@ func (d *dataset) matching(spec string) []*snapshot {
 		if from < 0 || to < from {
 			continue
 		}
-		for _, s := range d.snaps[from : to+1] {
-			add(s)
-		}
+		list = append(list, d.snaps[from:to+1]...)
 	}
 	return list
 }
@@ -410,7 +417,7 @@ func (m *Machine) destroySnapshots(ds zfs.Dataset, spec string, opts DestroyOpti
 	gather = func(d *dataset) {
 		found := d.matching(spec)
 		if !opts.Defer && !opts.Dependents {
-			for _, s := range found {
+			for _, s := range d.mentioned(spec) {
 				if f := needsMore(d, s, true); f != nil {
 					x.add(f)
 					x.opts.DryRun = true // from here on
