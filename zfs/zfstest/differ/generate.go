@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"math/rand/v2"
+	"slices"
 	"strings"
 
 	"obuilder.org/obuilder/zfs/zfstest/session"
@@ -388,7 +389,30 @@ var kinds = []kind{
 		file := cmp.Or(g.mounted().at, "/m") + "/big"
 		return append(join([]string{"fill", file, pick(g, "3000", "70000", "12000000")}), join([]string{"rm", file})...)
 	}},
-	{2, func(g *generator) []string {
-		return append(join(zfs("send"), g.flags("-R", "-p"), []string{g.snapshot(), ">one"}), join(zfs("receive"), g.flags("-F", "-u", "-d", "-e"), []string{g.fresh(), "<one"})...)
+	{4, func(g *generator) []string {
+		to := g.snapshot()
+		argv := g.flags("-R", "-p")
+		if of, _, _ := strings.Cut(to, "@"); g.one(2) { // from another snapshot, mostly of the same
+			from := "@" + g.tag()
+			for _, name := range g.snaps {
+				if strings.HasPrefix(name, of+"@") && g.one(2) {
+					from = name
+				}
+			}
+			argv = append(argv, pick(g, "-i", "-i", "-I"), from)
+		}
+		to = join(zfs("send"), argv, []string{to, ">one"})[0]
+		target := g.fresh()
+		if g.one(2) {
+			target = g.dataset()
+		}
+		if g.one(6) {
+			target += "@" + g.tag()
+		}
+		all := append(lines(to), join(zfs("receive"), g.flags("-F", "-F", "-u", "-d", "-e"), []string{target, "<one"})...)
+		if g.one(10) {
+			all = slices.Insert(all, 1, pick(g, "cut one", "damage one"))
+		}
+		return all
 	}},
 }
