@@ -196,3 +196,21 @@ func replay(t *testing.T, recorded string) (compared int) {
 	}
 	return compared
 }
+
+// What cannot be compared with is said, and nothing is touched.
+func TestRefusals(t *testing.T) {
+	t.Setenv("OPENZFS_VM", "")
+	t.Setenv("OBUILDER_TEST_DISPOSABLE", "")
+	for args, want := range map[string]string{
+		"-inside":              "OPENZFS_VM",
+		"-ops 0":               "at least 1",
+		"-inside more":         "no arguments",
+		"-frobnicate":          "not defined",
+		"-out /nowhere -ops 1": "OPENZFS_VM",
+	} {
+		var out, errs bytes.Buffer
+		if status := run(t.Context(), strings.Fields(args), &out, &errs); status != exitFailed || !strings.Contains(errs.String(), want) {
+			t.Errorf("%s: status %d, %s", args, status, &errs)
+		}
+	}
+}
