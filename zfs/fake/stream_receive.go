@@ -540,9 +540,12 @@ func (x *reception) one(h *streamHead, sendfs string) *failure {
 	err := x.contents(t, h, in)
 	if err == syscall.EEXIST && x.holds(t.name, h.guid) {
 		x.say("snap %s already exists; ignoring", t.snap())
-		if err = nil; in.skipRead() > 0 {
-			return refused("cannot receive", errRead.Error())
+		if in.skipRead() > 0 {
+			f := x.text(t, err)
+			f.Stderr = "cannot receive: " + errRead.Error() + "\n" + f.Stderr
+			return f
 		}
+		err = nil
 	}
 	f = x.text(t, err)
 	if t.moved != nil && !x.NoMount {
