@@ -15,6 +15,7 @@
 // to another, in a stream of a format of their own.
 //
 // What it does, the texts it prints on standard error and its exit statuses
-// are those of OpenZFS 2.1.11 on Linux, observed on a real pool; [SnapshotMounts]
-// makes it behave as OpenZFS on macOS does where the two differ.
+// are those of OpenZFS 2.1.11 on Linux, observed on a real pool, but that the
+// usage of a command is left out; [SnapshotMounts] makes it behave as OpenZFS on
+// macOS does where the two differ.
 package fake

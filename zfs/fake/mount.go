@@ -1,7 +1,6 @@
 package fake
 
 import (
-	"cmp"
 	"io/fs"
 	"path"
 	"slices"
@@ -114,7 +113,7 @@ func (m *Machine) unhook(mnt *mount) {
 // mount point.
 func (m *Machine) removeMountpoint(d *dataset) {
 	at, from := d.mountpoint()
-	if from == d || at == "none" || at == "legacy" {
+	if from == d || at == "none" || at == "legacy" || d.is(propCanmount, "off") {
 		return
 	}
 	if m.dir != nil {
@@ -128,21 +127,29 @@ func (m *Machine) removeMountpoint(d *dataset) {
 type affected struct {
 	d       *dataset
 	mounted bool
+	still   bool   // zfs takes it to be unmounted, but it was what covered it
 	noauto  bool   // and not to be mounted because of its canmount
-	path    string // where it is, or is to be, mounted
+	path    string // its mount point before the command
 	order   uint64 // of its mount
 }
 
+// compareAffected is the order in which mounts are moved: that of mount points
+// and, where these are the same, of names (changelist_gather in
+// libzfs_changelist.c).
 func compareAffected(a, b affected) int {
-	return cmp.Or(cmp.Compare(a.path, b.path), cmp.Compare(a.order, b.order), cmp.Compare(a.d.createtxg, b.d.createtxg))
+	if c := strings.Compare(a.path, b.path); c != 0 {
+		return c
+	}
+	return strings.Compare(a.d.fullName(), b.d.fullName())
 }
 
 // affectedBy gives d and what is below it: all of it, or just what inherits
 // d's mount point.
 func affectedBy(d *dataset, all bool, list []affected) []affected {
 	a := affected{d: d, mounted: d.mnt != nil}
+	a.path, _ = d.mountpoint()
 	if a.mounted {
-		a.path, a.order = d.mnt.path, d.mnt.order
+		a.order = d.mnt.order
 	} else {
 		a.noauto = d.is(propCanmount, "noauto")
 	}
@@ -167,12 +174,13 @@ func (m *Machine) unmountAll(list []affected, force bool) *failure {
 		}
 		if f := m.detach(a.d, force); f != nil {
 			for _, b := range slices.Backward(list[:i]) {
-				if b.mounted && b.d.mnt == nil {
+				if b.mounted && b.d.mnt == nil && strings.HasPrefix(b.path, "/") {
 					m.attach(b.d, b.path, true)
 				}
 			}
 			return f
 		}
+		list[i].still = a.d.mnt != nil
 	}
 	return nil
 }
@@ -180,29 +188,21 @@ func (m *Machine) unmountAll(list []affected, force bool) *failure {
 // mountAll mounts those of list again that were mounted, wherever their mount
 // points are now, and all of them when wasNone.
 func (m *Machine) mountAll(list []affected, wasNone bool) *failure {
-	for i := range list {
-		list[i].path, _ = list[i].d.mountpoint()
-	}
 	if len(list) > 1 {
 		slices.SortFunc(list, compareAffected)
 	}
-	var first *failure
+	var x failures
 	for _, a := range list {
-		if a.path == "none" || a.path == "legacy" || a.d.mnt != nil {
-			continue
-		}
-		if a.d.is(propCanmount, "off") || a.noauto || !a.mounted && !wasNone {
-			continue
-		}
-		if f := m.mountAt(a.d, a.path); f != nil {
-			if first == nil {
-				first = f
-			} else {
-				first.Stderr += "\n" + f.Stderr
-			}
+		switch at, _ := a.d.mountpoint(); {
+		case at == "none" || at == "legacy" || a.d.is(propCanmount, "off") || a.noauto || !a.mounted && !wasNone:
+		case a.still && at != a.d.mnt.path: // it is mounted twice from now on, which is not modelled
+		case a.still:
+			x.add(failf(zfs.Busy, "cannot mount '%s': mountpoint or dataset is busy", a.d.fullName()))
+		case a.d.mnt == nil:
+			x.add(m.mountAt(a.d, at))
 		}
 	}
-	return first
+	return x.all()
 }
 
 // waysToMounts gives the names in d of the directories that something is mounted

@@ -60,9 +60,9 @@ func (m *Machine) mountTarget(target zfs.Name, over bool) *failure {
 	return m.mountOver(d, at, over || d.is(propOverlay, "on"))
 }
 
-// MountAll is zfs mount -a: it mounts what is not mounted and is to be, the
-// outermost first, and goes on when one cannot be.
-func (m *Machine) MountAll(ctx context.Context) error {
+// MountAll is zfs mount -a, and with over zfs mount -a -O: it mounts what is not
+// mounted and is to be, the outermost first, and goes on when one cannot be.
+func (m *Machine) MountAll(ctx context.Context, over bool) error {
 	return m.change(ctx, []string{"zfs", "mount", "-a"}, func() *failure {
 		var list []affected
 		for _, p := range m.pools {
@@ -76,7 +76,7 @@ func (m *Machine) MountAll(ctx context.Context) error {
 		slices.SortStableFunc(list, func(a, b affected) int { return comparePaths(a.path, b.path) })
 		var x failures
 		for _, a := range list {
-			x.add(m.mountAt(a.d, a.path))
+			x.add(m.mountOver(a.d, a.path, over || a.d.is(propOverlay, "on")))
 		}
 		return x.all()
 	})

@@ -1,6 +1,7 @@
 package fake
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strings"
@@ -130,23 +131,27 @@ func (m *Machine) renameDataset(d *dataset, from, to zfs.Dataset, opts zfs.Renam
 	case from.Contains(to):
 		return "", failf(zfs.Usage, "cannot rename to '%s': New dataset name cannot be a descendant of current dataset name", to)
 	}
-	var moved []affected
+	var moved, inTheWay []affected
 	at, _ := d.mountpoint()
-	moves := !opts.NoRemount && at != "none" && at != "legacy" // what is below stays mounted then as well
-	if moves {
+	if !opts.NoRemount && at != "none" && at != "legacy" { // otherwise what is below stays mounted as well
+		bare := d.mnt == nil
 		moved, says = m.mountedBelow(d)
 		if f := m.unmountAll(moved, opts.Force); f != nil {
 			return says, f
 		}
-		m.removeMountpoint(d)
+		inTheWay = moved // by now innermost first
+		if bare {
+			inTheWay = append(slices.Clip(moved), affected{d: d, path: at})
+			slices.SortFunc(inTheWay, func(a, b affected) int { return compareAffected(b, a) })
+		}
 	}
 	f = m.checkRename(d, parent, from, to)
+	if f != nil && len(inTheWay) > 0 {
+		m.removeMountpoint(inTheWay[len(inTheWay)-1].d)
+	}
 	if f == nil {
-		if moves {
-			for _, a := range moved { // the innermost first
-				m.removeMountpoint(a.d)
-			}
-			m.removeMountpoint(d) // from which those were in the way
+		for _, a := range inTheWay {
+			m.removeMountpoint(a.d)
 		}
 		if d.parent != parent {
 			d.moveTo(parent)
@@ -184,7 +189,9 @@ func (m *Machine) checkRename(d, parent *dataset, from, to zfs.Dataset) *failure
 
 // mountedBelow gives what is mounted of d and of all below it, but for what zfs
 // does not manage, and what zfs says of the snapshots there that are mounted:
-// it takes them for file systems (zfs_iter_mounted in libzfs_iter.c).
+// it takes them for file systems (zfs_iter_mounted in libzfs_iter.c). Of those
+// with the same mount point there is only the first that was mounted, d last
+// (changelist_gather in libzfs_changelist.c).
 func (m *Machine) mountedBelow(d *dataset) (list []affected, says string) {
 	for _, x := range d.subtree(nil) {
 		for _, s := range x.snaps {
@@ -193,8 +200,30 @@ func (m *Machine) mountedBelow(d *dataset) (list []affected, says string) {
 			}
 		}
 		if at, _ := x.mountpoint(); x.mnt != nil && at != "legacy" {
-			list = append(list, affected{d: x, mounted: true, path: x.mnt.path, order: x.mnt.order})
+			list = append(list, affected{d: x, mounted: true, path: at, order: x.mnt.order})
 		}
 	}
-	return list, says
+	slices.SortFunc(list, func(a, b affected) int {
+		switch d {
+		case a.d:
+			return 1
+		case b.d:
+			return -1
+		}
+		return cmp.Compare(a.order, b.order)
+	})
+	return oneEach(list), says
+}
+
+// oneEach leaves the first of list for each mount point.
+func oneEach(list []affected) []affected {
+	if len(list) < 2 {
+		return list
+	}
+	seen := make(map[string]bool, len(list))
+	return slices.DeleteFunc(list, func(a affected) bool {
+		again := seen[a.path]
+		seen[a.path] = true
+		return again
+	})
 }

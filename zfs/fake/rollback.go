@@ -133,11 +133,8 @@ func (x *cleaner) destroy(s *snapshot) {
 func (x *cleaner) dependent(d *dataset, s *snapshot) {
 	var list []affected
 	add := func(d *dataset) {
-		a := affected{d: d, mounted: d.mnt != nil}
-		if a.mounted {
-			a.path, a.order = d.mnt.path, d.mnt.order
-		}
-		list = append(list, a)
+		at, _ := d.mountpoint()
+		list = append(list, affected{d: d, mounted: d.mnt != nil, path: at})
 	}
 	_ = dependents(d, s, true, func(d *dataset, s *snapshot) {
 		if s == nil {

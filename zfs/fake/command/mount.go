@@ -34,10 +34,10 @@ func (c *call) mount(args []string) int {
 		return c.usagef("too many arguments")
 	case withOptions && !all && len(rest) == 0:
 		return c.usagef("missing filesystem argument (specify -a for all)")
-	case withOptions, all && over:
+	case withOptions:
 		return c.notModelled("options of mounts")
 	case all:
-		return c.ended(c.m.MountAll(c))
+		return c.ended(c.m.MountAll(c, over))
 	case len(rest) == 0:
 		for _, at := range c.m.Mounts() {
 			fmt.Fprintf(c.out, "%-30s  %s\n", at.Name, at.Path)

@@ -54,9 +54,16 @@ func (c *call) exists(ds zfs.Dataset) bool {
 	return err == nil
 }
 
+// A creation is zfs create with its options.
+type creation struct {
+	name                                       string
+	props                                      []zfs.Property
+	parents, unmounted, dry, verbose, parsable bool
+}
+
 func (c *call) create(args []string) int {
-	var props []zfs.Property
-	parents, unmounted, dry, verbose, parsable, volumes, ofVolumes := false, false, false, false, false, false, false
+	var n creation
+	volumes, ofVolumes := false, false
 	options, rest := getopt(args, "PV:b:nso:puv")
 	for _, o := range options {
 		switch {
@@ -71,19 +78,19 @@ func (c *call) create(args []string) int {
 		case 's', 'b':
 			ofVolumes = true
 		case 'P':
-			parsable, verbose = true, true
+			n.parsable, n.verbose = true, true
 		case 'n':
-			dry = true
+			n.dry = true
 		case 'o':
-			if !c.takeProperty(&props, o.arg) {
+			if !c.takeProperty(&n.props, o.arg) {
 				return 1
 			}
 		case 'p':
-			parents = true
+			n.parents = true
 		case 'u':
-			unmounted = true
+			n.unmounted = true
 		case 'v':
-			verbose = true
+			n.verbose = true
 		}
 	}
 	switch {
@@ -91,68 +98,73 @@ func (c *call) create(args []string) int {
 		return c.notModelled("volumes")
 	case ofVolumes:
 		return c.usagef("'-s' and '-b' can only be used when creating a volume")
-	}
-	switch len(rest) {
-	case 0:
+	case len(rest) == 0:
 		return c.usagef("missing filesystem argument")
-	case 1:
-	default:
+	case len(rest) > 1:
 		return c.usagef("too many arguments")
 	}
-	name := rest[0]
-	say := func(human, parsed string) {
-		switch {
-		case !verbose:
-		case parsable:
-			_, _ = c.out.WriteString(parsed + "\n")
-		case dry && strings.HasPrefix(human, "create "):
-			_, _ = c.out.WriteString("would " + human + "\n")
-		default:
-			_, _ = c.out.WriteString(human + "\n")
+	n.name = rest[0]
+	if n.dry {
+		if status := c.checkCreation(&n); status != 0 {
+			return status
 		}
 	}
-	if dry { // what is checked then is the pool and the properties
-		pool, _, _ := strings.Cut(name, "/")
-		text := wrongPool(pool, false)
-		if ds, err := zfs.ParseDataset(pool); text == "" && (err != nil || !c.exists(ds)) {
-			text = "no such pool"
-		}
-		if text != "" {
-			c.errorf("cannot open '%s': %s", pool, text)
-			return 1
-		}
-		if err := c.m.CheckProperties(c, name, props...); err != nil {
-			return c.failed(err)
-		}
-	}
-	if parents && wrongName(name, filesystem, false) == "" {
-		ds, err := zfs.ParseDataset(name)
+	if n.parents && wrongName(n.name, filesystem, false) == "" {
+		ds, err := zfs.ParseDataset(n.name)
 		if err == nil && c.exists(ds) {
 			return 0
 		}
-		say("create ancestors of "+name, "create_ancestors\t"+name)
-		if !dry {
-			if status := c.createAncestors(name); status != 0 {
+		c.sayCreates(&n, "create ancestors of "+n.name, "create_ancestors\t"+n.name)
+		if !n.dry {
+			if status := c.createAncestors(n.name); status != 0 {
 				return status
 			}
 		}
 	}
-	say("create "+name, "create\t"+name)
-	for _, p := range props {
-		say("\t"+p.String(), "property\t"+p.Name+"\t"+p.Value)
+	c.sayCreates(&n, "create "+n.name, "create\t"+n.name)
+	for _, p := range n.props {
+		c.sayCreates(&n, "\t"+p.String(), "property\t"+p.Name+"\t"+p.Value)
 	}
-	if dry {
+	if n.dry {
 		return 0
 	}
-	ds, ok := c.dataset("cannot create", name)
+	ds, ok := c.dataset("cannot create", n.name)
 	if !ok {
 		return 1
 	}
 	create := c.m.Create
-	if unmounted {
+	if n.unmounted {
 		create = c.m.CreateUnmounted
 	}
-	return c.ended(create(c, ds, zfs.CreateOptions{Properties: props}))
+	return c.ended(create(c, ds, zfs.CreateOptions{Properties: n.props}))
+}
+
+// checkCreation checks what is checked of a creation that is not to be: the pool
+// and the properties.
+func (c *call) checkCreation(n *creation) int {
+	pool, _, _ := strings.Cut(n.name, "/")
+	text := wrongPool(pool, false)
+	if ds, err := zfs.ParseDataset(pool); text == "" && (err != nil || !c.exists(ds)) {
+		text = "no such pool"
+	}
+	if text != "" {
+		c.errorf("cannot open '%s': %s", pool, text)
+		return 1
+	}
+	return c.ended(c.m.CheckProperties(c, n.name, n.props...))
+}
+
+// sayCreates prints what is about to be done, for people or for programs.
+func (c *call) sayCreates(n *creation, human, parsable string) {
+	switch {
+	case !n.verbose:
+		return
+	case n.parsable:
+		human = parsable
+	case n.dry && strings.HasPrefix(human, "create "):
+		human = "would " + human
+	}
+	_, _ = c.out.WriteString(human + "\n")
 }
 
 // createAncestors creates what is missing above a name.
