@@ -431,7 +431,28 @@ func (m *Machine) set(ds zfs.Dataset, list []zfs.Property) *failure {
 		f.Stderr += "\nproperty may be set but unable to remount filesystem"
 		return f
 	}
+	if n := len(settings); n > 0 && d.mnt != nil && slices.Contains(mountOptions, m.names.name(settings[n-1].id)) {
+		return m.remount(d)
+	}
 	return nil
+}
+
+// mountOptions are the properties that are also options of a mount.
+var mountOptions = []string{"atime", "devices", "exec", "nbmand", "readonly", "relatime", "setuid", "xattr"}
+
+// remount gives a mount other options. Linux finds it by its mount point, where
+// it is not when that has changed by a rename -u.
+func (m *Machine) remount(d *dataset) *failure {
+	at, _ := d.mountpoint()
+	if m.dir != nil || !strings.HasPrefix(at, "/") || at == d.mnt.path {
+		return nil
+	}
+	if err := m.mkdirAll(at, 0o755); err == nil {
+		if p, err := m.resolve(at, true); err == nil && p.mnt.path == at && p.obj == rootObj {
+			return nil // this one has got them
+		}
+	}
+	return failf(zfs.Unknown, "cannot mount '%s': Invalid argument\nproperty may be set but unable to remount filesystem", d.fullName())
 }
 
 // twiceAny refuses properties of which one is there twice.

@@ -18,6 +18,9 @@ type DestroyOptions struct {
 	// Frees, when not nil, is told how many bytes the snapshots hold that go
 	// or would go. It is not called for a dataset.
 	Frees func(bytes uint64)
+	// Warns, when not nil, is told what could not be destroyed where that is no
+	// failure: clones, when the destruction of a snapshot is deferred.
+	Warns func(text string)
 }
 
 func (o *DestroyOptions) goes(name func() string) {
@@ -459,7 +462,14 @@ func (m *Machine) destroySnapshots(ds zfs.Dataset, spec string, opts DestroyOpti
 			return x.all()
 		}
 	}
-	x.add(m.destroyBatch(list, opts.Defer))
+	f := m.destroyBatch(list, opts.Defer)
+	if f == nil && x.texts != nil { // zfs_do_destroy knows of the last failure only
+		if opts.Warns != nil {
+			opts.Warns(x.all().Stderr)
+		}
+		return nil
+	}
+	x.add(f)
 	return x.all()
 }
 

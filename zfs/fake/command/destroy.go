@@ -49,6 +49,7 @@ func (c *call) destroy(args []string) int {
 		if !ok {
 			return 1
 		}
+		opts.Warns = func(text string) { c.errorf("%s", text) }
 		return c.ended(c.m.DestroySnapshots(c, ds, spec, opts))
 	}
 	if strings.Contains(name, "#") {
