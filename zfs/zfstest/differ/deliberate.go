@@ -44,4 +44,21 @@ var differences = []difference{
 		command: regexp.MustCompile(`^zfs `),
 		drop:    regexp.MustCompile(`^cannot open '[^']*@[^']*': snapshot delimiter '@' is not expected here\n`),
 	},
+	{
+		name: "OpenZFS crashes",
+		reason: "`zfs send -R -i ds@s ds@s`, a stream from a snapshot to itself, ends in a failed assertion of libzfs. " +
+			"The fake says what is wrong, as without `-R`.",
+		command: regexp.MustCompile(`^zfs send `),
+		real:    regexp.MustCompile(`(?m)^ASSERT at `),
+	},
+	{
+		name: "half a stream, or one with another bit",
+		reason: "The streams of the fake are its own, so what is in the middle of one is not what is there on OpenZFS. " +
+			"Both refuse it, and nothing is received, but for another reason.",
+		command: regexp.MustCompile(`^zfs receive `),
+		real:    brokenStream,
+		fake:    brokenStream,
+	},
 }
+
+var brokenStream = regexp.MustCompile(`^cannot receive[^:]*: (incomplete stream|failed to read from stream|checksum mismatch|invalid stream.*|invalid backup stream|incorrect header checksum)\n$`)
