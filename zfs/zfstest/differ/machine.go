@@ -20,7 +20,7 @@ const insideScript = `#!/bin/sh
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin:$PATH HOME=/root TMPDIR=/tmp OBUILDER_TEST_DISPOSABLE=1
 mkdir -p /root /tmp
 modprobe zfs 2>/dev/null
-exec "$(dirname "$0")/differ" -inside -ops %d -length %d -seed %d -limit %s -shrink %s -record=%t
+exec "$(dirname "$0")/differ" -inside -ops %d -length %d -seed %d -limit %s -shrink %s -tolerate %d -record=%t
 `
 
 // inMachine runs this program in a machine that has OpenZFS, and takes the
@@ -40,7 +40,7 @@ func (s *settings) inMachine(ctx context.Context, vm string, stdout io.Writer, k
 	if out, err := build.CombinedOutput(); err != nil {
 		return false, fmt.Errorf("building this program for the machine: %w\n%s", err, out)
 	}
-	script := fmt.Sprintf(insideScript, s.ops, s.length, s.seed, s.limit, s.shrink, s.record)
+	script := fmt.Sprintf(insideScript, s.ops, s.length, s.seed, s.limit, s.shrink, s.tolerate, s.record)
 	if err := os.WriteFile(filepath.Join(dir, "run"), []byte(script), 0o755); err != nil {
 		return false, err
 	}

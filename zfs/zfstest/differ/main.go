@@ -15,8 +15,8 @@
 // What differs on purpose is in the table differences, of which
 // docs/fidelity.md is made.
 //
-// It exits with 0 if there is no divergence, 1 if there is, and 2 if it could
-// not compare.
+// It exits with 0 if there is no divergence, or no more than -tolerate allows,
+// 1 if there are more, and 2 if it could not compare.
 package main
 
 import (
@@ -39,6 +39,7 @@ const (
 
 type settings struct {
 	ops, length int
+	tolerate    int
 	seed        uint64
 	limit       time.Duration
 	shrink      time.Duration
@@ -62,14 +63,15 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags.Uint64Var(&s.seed, "seed", 0, "the `number` that the operations follow from; 0 for a new one")
 	flags.DurationVar(&s.limit, "limit", 0, "begin no sequence after this `time`; 0 for no limit")
 	flags.DurationVar(&s.shrink, "shrink", 40*time.Second, "the `time` to make one divergence smaller in")
+	flags.IntVar(&s.tolerate, "tolerate", 0, "how many `divergences` are shown but are no failure: a new seed may find what is not known yet")
 	flags.BoolVar(&s.record, "record", false, "record the answers of OpenZFS for go test")
 	flags.BoolVar(&s.inside, "inside", false, "use the OpenZFS of this machine and print the files that are made")
 	flags.StringVar(&s.out, "out", "", "the `directory` for the files that are made, instead of testdata of this package")
 	if err := flags.Parse(args); err != nil {
 		return exitFailed
 	}
-	if flags.NArg() > 0 || s.ops < 1 || s.length < 1 {
-		fmt.Fprintln(stderr, "differ: there are no arguments, and -ops and -length are at least 1")
+	if flags.NArg() > 0 || s.ops < 1 || s.length < 1 || s.tolerate < 0 {
+		fmt.Fprintln(stderr, "differ: there are no arguments, -ops and -length are at least 1, and -tolerate is at least 0")
 		return exitFailed
 	}
 	if s.seed == 0 {
@@ -109,5 +111,5 @@ func (s *settings) compare(ctx context.Context, stdout io.Writer) (diverges bool
 		c.deadline = time.Now().Add(s.limit)
 	}
 	e = c.run(ctx, s.ops, s.seed)
-	return len(c.found) > 0, errors.Join(e, err)
+	return len(c.found) > s.tolerate, errors.Join(e, err)
 }
