@@ -228,7 +228,7 @@ func (m *Machine) SetSnapshot(ctx context.Context, name zfs.Snapshot, props ...z
 		}
 		const what = "cannot set property for"
 		for _, p := range props {
-			if !validUserProp(p.Name) {
+			if !validUserProp(p.Name) && !(strings.Contains(p.Name, ":") && len(p.Name) >= maxUserProp) {
 				return failf(zfs.Usage, "%s '%s': this property can not be modified for snapshots", what, name)
 			}
 		}

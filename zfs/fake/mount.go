@@ -113,14 +113,19 @@ func (m *Machine) unhook(mnt *mount) {
 // mount point.
 func (m *Machine) removeMountpoint(d *dataset) {
 	at, from := d.mountpoint()
-	if from == d || at == "none" || at == "legacy" || d.is(propCanmount, "off") {
-		return
+	if from != d {
+		m.rmdirMountpoint(d, at)
 	}
-	if m.dir != nil {
+}
+
+func (m *Machine) rmdirMountpoint(d *dataset, at string) {
+	switch {
+	case at == "none" || at == "legacy" || d.is(propCanmount, "off"):
+	case m.dir != nil:
 		m.dir.rmdir(d, at)
-		return
+	default:
+		m.rmdir(at)
 	}
-	m.rmdir(at)
 }
 
 // An affected dataset is one whose mount a command has to move.

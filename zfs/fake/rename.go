@@ -80,7 +80,7 @@ func (m *Machine) renameSnap(from zfs.Snapshot, name zfs.Name, recursive bool) *
 	switch {
 	case from.Dataset() != to.Dataset():
 		return failf(zfs.Usage, "cannot rename to '%s': snapshots must be part of same dataset", to)
-	case from == to:
+	case from == to && !recursive:
 		return nil
 	}
 	list := []*dataset{s.ds}
@@ -152,6 +152,11 @@ func (m *Machine) renameDataset(d *dataset, from, to zfs.Dataset, opts zfs.Renam
 	if f == nil {
 		for _, a := range inTheWay {
 			m.removeMountpoint(a.d)
+		}
+		if n := len(inTheWay); n > 0 { // of the last, zfs then takes a local mount point for one that is inherited from its old name
+			last := inTheWay[n-1].d
+			at, _ := last.mountpoint()
+			m.rmdirMountpoint(last, at)
 		}
 		if d.parent != parent {
 			d.moveTo(parent)

@@ -45,8 +45,18 @@ func programsOf(t testing.TB, m *fake.Machine) *FS {
 // times as long to start.
 var racing bool
 
+// notBesidesARealPool skips what says nothing about a real pool, and takes
+// minutes where the machine that has one is emulated.
+func notBesidesARealPool(t *testing.T) {
+	t.Helper()
+	if os.Getenv("OBUILDER_TEST_POOL") != "" {
+		t.Skip("OBUILDER_TEST_POOL is set: this run is about that pool, and this test about programs that a fake answers")
+	}
+}
+
 // The suite, through real processes, on any system.
 func TestFake(t *testing.T) {
+	notBesidesARealPool(t)
 	if racing {
 		t.Skip("it starts thousands of processes, too many with the race detector")
 	}
@@ -79,6 +89,7 @@ func answer(value any, err error) string {
 // What a machine answers through its programs, and how that is understood, is
 // what it answers without them.
 func TestFakeAgrees(t *testing.T) {
+	notBesidesARealPool(t)
 	ctx := t.Context()
 	seeds, moves := 3, 150
 	if racing {

@@ -423,7 +423,7 @@ func (c *call) renameSnapshot(source zfs.Snapshot, to string, opts zfs.RenameOpt
 	case text != "" || err != nil:
 		c.errorf("cannot rename to '%s': %s", to, text)
 		return 1
-	case target == source: // only the whole name is seen to be the same
+	case target == source && !opts.Recursive: // only the whole name is seen to be the same
 		c.errorf("cannot rename '%s': dataset already exists", source)
 		return 1
 	}
