@@ -33,17 +33,22 @@ type column struct {
 	format       format
 }
 
+// onOff is how wide a column of on and off is.
+const onOff = len("off")
+
+func text(name, title string) column { return column{name: name, title: title, width: len(title)} }
+
+func index(name, title string, longest int) column {
+	return column{name: name, title: title, width: max(len(title), longest), fixed: true}
+}
+
+func number(name, title string, f format) column {
+	return column{name: name, title: title, width: max(len(title), 5), fixed: true, right: true, number: true, format: f}
+}
+
 // columns are the properties of file systems and snapshots that zfs shows, in
 // its order.
 var columns = func() []column {
-	text := func(name, title string) column { return column{name: name, title: title, width: len(title)} }
-	index := func(name, title string, longest int) column {
-		return column{name: name, title: title, width: max(len(title), longest), fixed: true}
-	}
-	number := func(name, title string, f format) column {
-		return column{name: name, title: title, width: max(len(title), 5), fixed: true, right: true, number: true, format: f}
-	}
-	const onOff = len("off")
 	referenced := number("referenced", "REFER", bytes)
 	referenced.width = 8 // zprop_width takes it for the health of a pool, which has the same number
 	creation := column{name: "creation", title: "CREATION", width: len("CREATION"), number: true, format: date}

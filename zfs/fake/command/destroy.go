@@ -33,12 +33,8 @@ func (c *call) destroy(args []string) int {
 			opts.Recursive, opts.Dependents = true, true
 		}
 	}
-	switch len(rest) {
-	case 0:
-		return c.usagef("missing dataset argument")
-	case 1:
-	default:
-		return c.usagef("too many arguments")
+	if status, wrong := c.arguments(rest, "dataset"); wrong {
+		return status
 	}
 	if verbose {
 		c.announce(&opts, parsable)

@@ -208,14 +208,8 @@ func (c *call) clone(args []string) int {
 			}
 		}
 	}
-	switch len(rest) {
-	case 0:
-		return c.usagef("missing source dataset argument")
-	case 1:
-		return c.usagef("missing target dataset argument")
-	case 2:
-	default:
-		return c.usagef("too many arguments")
+	if status, wrong := c.arguments(rest, "source dataset", "target dataset"); wrong {
+		return status
 	}
 	origin, ok := c.find(rest[0], snapshot).(zfs.Snapshot)
 	if !ok {
@@ -297,12 +291,8 @@ func (c *call) promote(args []string) int {
 	if status, refused := c.dashed(args); refused {
 		return status
 	}
-	switch len(args) {
-	case 0:
-		return c.usagef("missing clone filesystem argument")
-	case 1:
-	default:
-		return c.usagef("too many arguments")
+	if status, wrong := c.arguments(args, "clone filesystem"); wrong {
+		return status
 	}
 	ds, ok := c.find(args[0], filesystem|volume).(zfs.Dataset)
 	if !ok {
@@ -329,14 +319,8 @@ func (c *call) rename(args []string) int {
 			opts.Force = true
 		}
 	}
-	switch len(rest) {
-	case 0:
-		return c.usagef("missing source dataset argument")
-	case 1:
-		return c.usagef("missing target dataset argument")
-	case 2:
-	default:
-		return c.usagef("too many arguments")
+	if status, wrong := c.arguments(rest, "source dataset", "target dataset"); wrong {
+		return status
 	}
 	from, to := rest[0], rest[1]
 	switch {
@@ -449,12 +433,8 @@ func (c *call) rollback(args []string) int {
 			mode.Force = true
 		}
 	}
-	switch len(rest) {
-	case 0:
-		return c.usagef("missing dataset argument")
-	case 1:
-	default:
-		return c.usagef("too many arguments")
+	if status, wrong := c.arguments(rest, "dataset"); wrong {
+		return status
 	}
 	snap, ok := c.find(rest[0], snapshot).(zfs.Snapshot)
 	if !ok {

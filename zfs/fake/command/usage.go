@@ -77,6 +77,17 @@ func (c *call) usagef(format string, args ...any) int {
 	return c.usage(c.verb)
 }
 
+// arguments refuses a command line without just the arguments that are named.
+func (c *call) arguments(given []string, names ...string) (status int, wrong bool) {
+	switch {
+	case len(given) < len(names):
+		return c.usagef("missing %s argument", names[len(given)]), true
+	case len(given) > len(names):
+		return c.usagef("too many arguments"), true
+	}
+	return 0, false
+}
+
 // wrong refuses an option that getopt has found to be unknown.
 func (c *call) wrong(o option) int { return c.usagef("invalid option '%c'", o.letter) }
 

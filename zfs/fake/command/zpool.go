@@ -321,12 +321,8 @@ func (c *call) destroyPool(args []string) int {
 		}
 		force = true
 	}
-	switch len(rest) {
-	case 0:
-		return c.usagef("missing pool argument")
-	case 1:
-	default:
-		return c.usagef("too many arguments")
+	if status, wrong := c.arguments(rest, "pool"); wrong {
+		return status
 	}
 	if _, status := c.pools(rest); status != 0 {
 		if strings.Contains(rest[0], "/") {

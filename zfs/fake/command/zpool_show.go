@@ -12,14 +12,6 @@ import (
 // poolColumns are the properties of pools, in ZFS's order (zpool_prop.c).
 // hidden ones are not among all.
 var poolColumns = func() []column {
-	text := func(name, title string) column { return column{name: name, title: title, width: len(title)} }
-	index := func(name, title string, longest int) column {
-		return column{name: name, title: title, width: max(len(title), longest), fixed: true}
-	}
-	number := func(name, title string, f format) column {
-		return column{name: name, title: title, width: max(len(title), 5), fixed: true, right: true, number: true, format: f}
-	}
-	const onOff = len("off")
 	size := number("size", "SIZE", count)
 	size.fixed = false // zprop_width takes it for the creation of a dataset, which has the same number
 	health := number("health", "HEALTH", asIs)
